@@ -1,0 +1,35 @@
+"""Which device computes, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def choose_device(wish: str) -> torch.device:
+    """`auto` is the first CUDA device, then Apple's, then the processor; else the wish itself."""
+    if wish != "auto":
+        return torch.device(wish)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 matrices in hardware.
+
+    Asked of the hardware, never timed: the precision, and so the result, must not depend on load.
+    Without hardware support bfloat16 is hundreds of times slower than float32 on a processor.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision for `precision` = `auto` (where the hardware has it), `bfloat16`, `float32`."""
+    if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

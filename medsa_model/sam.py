@@ -1,0 +1,199 @@
+"""MedSam: the parts of an unmodified Segment Anything Model with a forward that can be trained.
+
+`segment_anything.Sam.forward` runs without gradients, one image at a time. Here the same three
+parts (image encoder, prompt encoder, mask decoder) run on batches of images with one prompt each.
+Everything is in the model frame: S x S pixels, S a multiple of the patch size.
+
+Reference: Kirillov et al. 2023, "Segment Anything", arXiv:2304.02643. This is the only module
+that imports `segment_anything`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import Tensor, nn
+
+from medsa_model.prompts import PADDING, Prompt
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of one SAM. `official_file` carries the first digits of the file's sha256."""
+
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]
+    patch: int
+    window: int
+    decoder_width: int
+    decoder_mlp: int
+    decoder_heads: int
+    pretrained_size: int
+    rasterised_prompts: bool
+    official_file: str | None
+
+
+ARCHITECTURES = {
+    "vit_tiny": Architecture(128, 6, 4, (2, 5), 8, 8, 128, 512, 4, 128, True, None),
+    "vit_b": Architecture(
+        768, 12, 12, (2, 5, 8, 11), 16, 14, 256, 2048, 8, 1024, False, "sam_vit_b_01ec64.pth"
+    ),
+    "vit_l": Architecture(
+        1024, 24, 16, (5, 11, 17, 23), 16, 14, 256, 2048, 8, 1024, False, "sam_vit_l_0b3195.pth"
+    ),
+    "vit_h": Architecture(
+        1280, 32, 16, (7, 15, 23, 31), 16, 14, 256, 2048, 8, 1024, False, "sam_vit_h_4b8939.pth"
+    ),
+}
+
+
+def build_sam(architecture: Architecture, image_size: int) -> Sam:
+    """A SAM of the packaged modules with random weights for frames of `image_size` pixels."""
+    grid = image_size // architecture.patch
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=image_size,
+            patch_size=architecture.patch,
+            embed_dim=architecture.width,
+            depth=architecture.depth,
+            num_heads=architecture.heads,
+            mlp_ratio=4,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=architecture.global_blocks,
+            window_size=architecture.window,
+            out_chans=architecture.decoder_width,
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=architecture.decoder_width,
+            image_embedding_size=(grid, grid),
+            input_image_size=(image_size, image_size),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(
+                depth=2,
+                embedding_dim=architecture.decoder_width,
+                mlp_dim=architecture.decoder_mlp,
+                num_heads=architecture.decoder_heads,
+            ),
+            transformer_dim=architecture.decoder_width,
+            iou_head_depth=3,
+            iou_head_hidden_dim=architecture.decoder_width,
+        ),
+    )
+
+
+class MedSam(nn.Module):
+    """Image and prompt to one mask per prompt.
+
+    `sam` is a packaged model. `rasterised_prompts` also draws clicks and boxes into SAM's mask
+    input: the small embedded model was pre-trained so, the official ones were not.
+    """
+
+    def __init__(self, sam: Sam, rasterised_prompts: bool) -> None:
+        super().__init__()
+        self.sam = sam
+        self.rasterised_prompts = rasterised_prompts
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the model frame in pixels."""
+        return int(self.sam.image_encoder.img_size)
+
+    def forward(self, image: Tensor, prompt: Prompt) -> Tensor:
+        """Logits (B, 1, S, S) of `image (B, 3, S, S) float32 in [0, 255]`, one prompt an image."""
+        logits, _ = self.decode(self.encode(image), prompt)
+        return self.to_frame(logits)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Embedding (B, C, S/p, S/p) of `image (B, 3, S, S) float32 in [0, 255]`."""
+        normalised = (image - self.sam.pixel_mean) / self.sam.pixel_std
+        embedding: Tensor = self.sam.image_encoder(normalised)
+        return embedding
+
+    def decode(self, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Mask logits (B, 1, 4S/p, 4S/p) and predicted IoU (B, 1) of `embedding (B, C, S/p, S/p)`.
+
+        The packaged decoder's `multimask_output=False` output (mask token 0), computed for B
+        images at once; the packaged method takes one image and several prompts.
+        """
+        decoder, count = self.sam.mask_decoder, len(prompt)
+        sparse, dense = self.embed_prompt(prompt)
+        tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([tokens.expand(count, -1, -1), sparse], dim=1)
+        source = embedding + dense
+        position = self.sam.prompt_encoder.get_dense_pe().expand(count, -1, -1, -1)
+        hidden, source = decoder.transformer(source, position, tokens)
+        source = source.transpose(1, 2).reshape(embedding.shape)
+        upscaled = decoder.output_upscaling(source)
+        weights = decoder.output_hypernetworks_mlps[0](hidden[:, 1])
+        logits = (weights[:, None] @ upscaled.flatten(2)).view(count, 1, *upscaled.shape[-2:])
+        return logits, decoder.iou_prediction_head(hidden[:, 0])[:, :1]
+
+    def to_frame(self, logits: Tensor) -> Tensor:
+        """Resize decoder logits (B, 1, h, w) to the model frame (B, 1, S, S), bilinear as SAM."""
+        size = (self.image_size, self.image_size)
+        return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+
+    def embed_prompt(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Sparse (B, T, C) and dense (B, C, S/p, S/p) embeddings, as SAM's prompt encoder.
+
+        Unlike the packaged method, the images of a batch may differ in kind of prompt: a missing
+        point or box becomes SAM's own "not a point" token.
+        """
+        encoder = self.sam.prompt_encoder
+        points, labels = prompt.points, prompt.labels
+        count = len(prompt)
+        if prompt.boxes is None:
+            if points.shape[1]:  # SAM appends one padding point when there is no box
+                points = torch.cat([points, points.new_zeros(count, 1, 2)], 1)
+                labels = torch.cat([labels, labels.new_full((count, 1), PADDING)], 1)
+        else:
+            missing = prompt.boxes.isnan().any(1, keepdim=True)
+            corners = prompt.boxes.nan_to_num().view(count, 2, 2)
+            points = torch.cat([points, corners], 1)
+            corner_labels = torch.tensor([2, 3], device=labels.device).expand(count, -1)
+            labels = torch.cat([labels, corner_labels.masked_fill(missing, PADDING)], 1)
+        position = encoder.pe_layer.forward_with_coords(points + 0.5, encoder.input_image_size)
+        kinds = torch.cat([encoder.not_a_point_embed.weight]
+                          + [embedding.weight for embedding in encoder.point_embeddings])  # fmt: skip
+        sparse = torch.where((labels == PADDING)[..., None], 0.0, position) + kinds[labels + 1]
+        if self.rasterised_prompts:
+            return sparse, encoder.mask_downscaling(self.rasterise(prompt))
+        dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        return sparse, dense.expand(count, -1, *encoder.image_embedding_size)
+
+    def rasterise(self, prompt: Prompt) -> Tensor:
+        """Draw clicks and boxes as a mask input (B, 1, 4S/p, 4S/p).
+
+        A box is a soft plateau of +2, a positive click a Gaussian of -2 and a negative click one
+        of +4 (1.5 cells wide): distinct values, so that the first convolutions can tell them.
+        """
+        height, width = self.sam.prompt_encoder.mask_input_size
+        cell = self.image_size / width
+        x = (torch.arange(width, device=prompt.points.device) + 0.5).view(1, 1, 1, -1) * cell
+        y = (torch.arange(height, device=prompt.points.device) + 0.5).view(1, 1, -1, 1) * cell
+        centre = prompt.points[..., None, None] + 0.5  # (B, N, 2, 1, 1)
+        squared = (x - centre[:, :, 0]) ** 2 + (y - centre[:, :, 1]) ** 2
+        height_of = torch.tensor([0.0, 4.0, -2.0], device=squared.device)  # padding, off, on
+        amount = height_of[prompt.labels + 1][..., None, None]
+        picture = (amount * torch.exp(-squared / (2 * (1.5 * cell) ** 2))).sum(1, keepdim=True)
+        if prompt.boxes is not None:
+            x0, y0, x1, y1 = prompt.boxes.view(-1, 4, 1, 1, 1).unbind(1)
+            inside_x = torch.sigmoid((x - x0) / cell) * torch.sigmoid((x1 + 1 - x) / cell)
+            inside_y = torch.sigmoid((y - y0) / cell) * torch.sigmoid((y1 + 1 - y) / cell)
+            picture = picture + 2 * (inside_x * inside_y).nan_to_num()
+        return picture
