@@ -13,7 +13,6 @@ the same command after an interruption).
 """
 
 import argparse
-import hashlib
 import json
 import math
 import shlex
@@ -31,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from medsa_model.backbone import file_sha256, initialise
 from medsa_model.device import autocast, choose_device
 from medsa_model.prompts import Prompt, Row, collate, corrective_click, random_click, tight_box
 from medsa_model.sam import ARCHITECTURES, MedSam, build_sam
@@ -61,7 +61,7 @@ class Scenes(Dataset[Example]):
         rng = np.random.default_rng((self.seed, index, 7))
         progress = _ramp(index / len(self), self.curriculum)
         most = 1 + round((MOST_OBJECTS - 1) * progress)
-        scene = generate_scene(self.seed, index, SIZE, int(rng.integers(1 + most // 3, most + 1)))
+        scene = generate_scene(self.seed, index, SIZE, int(rng.integers(1, most + 1)))
         drawn = rng.choice(scene.prompted(), self.prompts)
         masks = [scene.objects == number for number in drawn]
         rows = [_row(mask, bool(rng.random() < 0.5), rng) for mask in masks]
@@ -157,16 +157,6 @@ def _iou(found: Tensor, truth: Tensor) -> list[float]:
     return list((shared / (found | truth).sum((1, 2)).clamp(min=1)).tolist())
 
 
-def initialise(model: MedSam) -> None:
-    """Random weights as in vision transformers: truncated normal of deviation 0.02."""
-    encoder = model.sam.image_encoder
-    nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
-    for module in encoder.blocks.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-
-
 def _save_state(path: Path, step: int, seconds: float, model: MedSam, average: dict[str, Tensor],
                 optimizer: torch.optim.Optimizer) -> None:  # fmt: skip
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
@@ -203,7 +193,7 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
     device = choose_device("auto")
     torch.manual_seed(seed)
     model = MedSam(build_sam(ARCHITECTURES["vit_tiny"], SIZE), rasterised_prompts=True).to(device)
-    initialise(model)
+    initialise(model.sam)
     if initial:
         model.sam.load_state_dict({n: t.float() for n, t in load_file(initial).items()})
     model.train()
@@ -253,7 +243,7 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
             _write_backbone(out, average, held_out if last else 64, {
                 "steps": step + 1, "images": (step + 1) * batch, "seconds": round(seconds),
                 "prompts_per_image": prompts, "seed": seed, "finished": last,
-                "initial_sha256": _sha256(initial) if initial else None})  # fmt: skip
+                "initial": _lineage(initial)})  # fmt: skip
 
 
 def _ramp(progress: float, share: float) -> float:
@@ -261,12 +251,17 @@ def _ramp(progress: float, share: float) -> float:
     return min(1.0, progress / share) if share else 1.0
 
 
+def _lineage(initial: Path | None) -> dict[str, object] | None:
+    """What a run started from: the hash of the file and the card beside it, when there is one."""
+    if initial is None:
+        return None
+    card = initial.with_suffix(".json")
+    known = json.loads(card.read_text()) if card.exists() else {}
+    return {"sha256": file_sha256(initial), "card": known}
+
+
 def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_backbone(out: Path, average: dict[str, Tensor], held_out: int,
@@ -280,7 +275,7 @@ def _write_backbone(out: Path, average: dict[str, Tensor], held_out: int,
     rounded.sam.load_state_dict({n: t.float() for n, t in weights.items()})
     scores = score(rounded.to(device).eval(), held_out, device)
     card = {
-        "name": "vit_tiny", "sha256": _sha256(path), "image_size": SIZE,
+        "name": "vit_tiny", "sha256": file_sha256(path), "image_size": SIZE,
         "parameters": sum(p.numel() for p in rounded.parameters()),
         "command": shlex.join(["python", "-m", "medsa_model.pretrain", *sys.argv[1:]]),
         "data": "generated scenes only (medsa_model/scenes.py); no medical image",

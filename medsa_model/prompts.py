@@ -66,8 +66,8 @@ class PromptSection(Protocol):
     """What every kind of prompt can do."""
 
     @property
-    def kind(self) -> str:
-        """The name of the kind in a configuration file."""
+    def name(self) -> str:
+        """A short name for tables and metrics."""
         ...
 
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
@@ -87,6 +87,11 @@ class Click(Section):
 
     kind: Literal["click"] = "click"
 
+    @property
+    def name(self) -> str:
+        """See `PromptSection.name`."""
+        return "click"
+
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""
         return ([random_click(mask, generator)], [POSITIVE], None) if mask.any() else ([], [], None)
@@ -98,6 +103,11 @@ class Clicks(Section):
     kind: Literal["clicks"] = "clicks"
     number: int = Field(3, ge=1, le=32)
     """Clicks per object."""
+
+    @property
+    def name(self) -> str:
+        """See `PromptSection.name`."""
+        return f"{self.number} clicks"
 
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""
@@ -114,6 +124,11 @@ class Box(Section):
     overlap: float = Field(1.0, gt=0.2, le=1.0)
     """Intersection over union of the box with the tight box; 1 is the tight box."""
 
+    @property
+    def name(self) -> str:
+        """See `PromptSection.name`."""
+        return "box" if self.overlap == 1 else f"box {self.overlap:g}"
+
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""
         if not mask.any():
@@ -125,6 +140,11 @@ class NoPrompt(Section):
     """No prompt at all: the model segments by itself."""
 
     kind: Literal["none"] = "none"
+
+    @property
+    def name(self) -> str:
+        """See `PromptSection.name`."""
+        return "none"
 
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""

@@ -20,6 +20,9 @@ from segment_anything.modeling import (
     Sam,
     TwoWayTransformer,
 )
+from segment_anything.modeling.image_encoder import (
+    add_decomposed_rel_pos as add_decomposed_rel_pos,
+)
 from torch import Tensor, nn
 
 from medsa_model.prompts import PADDING, Prompt
@@ -139,9 +142,12 @@ class MedSam(nn.Module):
         hidden, source = decoder.transformer(source, position, tokens)
         source = source.transpose(1, 2).reshape(embedding.shape)
         upscaled = decoder.output_upscaling(source)
-        weights = decoder.output_hypernetworks_mlps[0](hidden[:, 1])
-        logits = (weights[:, None] @ upscaled.flatten(2)).view(count, 1, *upscaled.shape[-2:])
-        return logits, decoder.iou_prediction_head(hidden[:, 0])[:, :1]
+        # All four masks, of which one is kept: costs nothing, and the same product as the package's
+        # keeps the result equal to it bit for bit.
+        networks = enumerate(decoder.output_hypernetworks_mlps, start=1)
+        weights = torch.stack([network(hidden[:, token]) for token, network in networks], dim=1)
+        masks = (weights @ upscaled.flatten(2)).view(count, -1, *upscaled.shape[-2:])
+        return masks[:, :1], decoder.iou_prediction_head(hidden[:, 0])[:, :1]
 
     def to_frame(self, logits: Tensor) -> Tensor:
         """Resize decoder logits (B, 1, h, w) to the model frame (B, 1, S, S), bilinear as SAM."""

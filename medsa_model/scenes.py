@@ -1,7 +1,7 @@
 """Generated scenes of many objects: what the embedded backbone `vit_tiny` is pre-trained on.
 
 A scene is painted back to front: a textured background, then objects from large to small, each
-with its own outline, colour, texture and edge softness; then what cameras and scanners do to an
+with its own outline, colour, texture, blotches and edge softness; then what cameras and scanners do to an
 image (blur, grey, low contrast, uneven light, thin occluding lines, noise). Nothing here is a
 medical image or imitates one organ; the aim is that an outline is found from what is in the
 picture, whatever its domain.
@@ -128,17 +128,38 @@ def _paint(
         colour = rng.uniform(0, 1, 3).astype(np.float32)
     texture = _texture(rng, height, width)[..., None] * rng.uniform(0.3, 1, 3).astype(np.float32)
     painted = colour + np.float32(rng.uniform(0, 0.2)) * texture
+    if rng.random() < 0.35:  # another shade towards the middle
+        depth = np.clip(-distance / np.float32(radius), 0, 1)[..., None]
+        painted = painted + rng.uniform(-0.4, 0.4, 3).astype(np.float32) * depth
+    if rng.random() < 0.4 and radius > 0.1 * image.shape[0]:
+        painted = _blotched(rng, painted, y, x, radius)
     if rng.random() < 0.3:  # shaded from one side to the other
         slope = rng.uniform(-0.35, 0.35, 2).astype(np.float32) / np.float32(radius)
         painted = painted + (slope[0] * x + slope[1] * y)[..., None]
     if rng.random() < 0.35:  # little contrast to what lies under it
         share = np.float32(rng.uniform(0.3, 0.6))
         painted = share * painted + (1 - share) * surroundings
-    softness = np.float32(rng.uniform(0.5, 2.0) if rng.random() < 0.75 else rng.uniform(2.0, 4.0))
+    softness = np.float32(rng.uniform(0.5, 2.0))
+    if rng.random() < 0.3:  # a wide, blurred border
+        softness = np.float32(max(softness, rng.uniform(0.05, 0.3) * radius))
     opacity = 1 / (1 + np.exp(np.clip(2 * distance / softness, -20, 20)))
     opacity = (opacity * rng.uniform(0.8, 1.0) if rng.random() < 0.3 else opacity)[..., None]
     image[top:bottom, left:right] = under * (1 - opacity) + np.clip(painted, 0, 1) * opacity
     objects[top:bottom, left:right][distance < 0] = number
+
+
+def _blotched(
+    rng: np.random.Generator, painted: Array, y: Array, x: Array, radius: float
+) -> Array:
+    """Blotches of other shades inside one object: they belong to it, its outline stays."""
+    for _ in range(rng.integers(1, 6)):
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.9) * radius
+        size = rng.uniform(0.12, 0.5) * radius
+        away = np.hypot(y - distance * np.sin(angle), x - distance * np.cos(angle))
+        soft = 1 / (1 + np.exp(np.clip((away - size) / (0.15 * size + 0.5), -20, 20)))
+        change = rng.uniform(-0.35, 0.35) + rng.uniform(-0.1, 0.1, 3)
+        painted = painted + soft[..., None] * change.astype(np.float32)
+    return painted
 
 
 def _lines(rng: np.random.Generator, image: Array) -> None:

@@ -1,0 +1,12 @@
+"""Ways to adapt the frozen model; the union is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from medsa_model.adapters.full import Full
+from medsa_model.adapters.msa import Msa
+
+Adapter = Annotated[Msa | Full, Field(discriminator="kind")]
+
+__all__ = ["Adapter", "Full", "Msa"]

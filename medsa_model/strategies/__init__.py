@@ -1,0 +1,14 @@
+"""How the sites' states become the next global state: pure functions; the union is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from medsa_model.strategies.fedadam import FedAdam
+from medsa_model.strategies.fedavg import FedAvg
+from medsa_model.strategies.fedprox import FedProx
+from medsa_model.strategies.mean import Memory, Update, weighted_mean
+
+Strategy = Annotated[FedAvg | FedProx | FedAdam, Field(discriminator="kind")]
+
+__all__ = ["FedAdam", "FedAvg", "FedProx", "Memory", "Strategy", "Update", "weighted_mean"]

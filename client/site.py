@@ -1,0 +1,85 @@
+"""One hospital: its cases by part, its device, and what it answers to the coordinator."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from medsa_model.build import Built, build
+from medsa_model.config import RunConfig
+from medsa_model.data.frames import Frames
+from medsa_model.data.sample import Case
+from medsa_model.errors import ManifestError
+from medsa_model.evaluate import Evaluation, evaluate
+from medsa_model.state import AdapterState, load_adapter_state
+from medsa_model.train import FitResult, fit
+
+
+@dataclass
+class Site:
+    """Opened once per process. `parts` are the cases of "train", "val" and "test".
+
+    `checkpoint` is the site's own copy of the backbone's weights, `None` for the embedded one.
+    `workers` are processes that prepare batches. Training frames are kept in memory.
+    """
+
+    name: str
+    parts: dict[str, Sequence[Case]]
+    device: torch.device
+    checkpoint: Path | None = None
+    workers: int = 0
+    _frames: dict[int, Frames] = field(default_factory=dict, repr=False)
+
+    def built(self, config: RunConfig) -> Built:
+        """The adapted model of this run on this site's device."""
+        model = config.model.model_copy(update={"checkpoint": self.checkpoint})
+        return build(model, config.adapter, config.seed, self.device)
+
+    def frames(self, size: int) -> Frames:
+        """The training cases in the model frame of `size` pixels."""
+        return self._frames.setdefault(size, Frames(self.parts["train"], size))
+
+
+def train_site(
+    site: Site, config: RunConfig, manifest_sha256: str, state: AdapterState, round_: int
+) -> FitResult:
+    """Train from the global `state` in round `round_` (0 is the first)."""
+    built = site.built(config)
+    check_manifest(site, built, manifest_sha256)
+    load_adapter_state(built.model, state)
+    frames = site.frames(config.model.frame)
+    return fit(
+        built.model,
+        frames,
+        config.prompt.train,
+        config.loss.build(),
+        config.train,
+        config.train.steps_for(len(frames)),
+        round_ / config.rounds,
+        (config.seed, zlib.crc32(site.name.encode()), round_),
+        config.strategy.proximal,
+        site.workers,
+    )
+
+
+def evaluate_site(
+    site: Site, config: RunConfig, manifest_sha256: str, state: AdapterState, part: str
+) -> Evaluation:
+    """Score the global `state` on the site's cases of `part`."""
+    built = site.built(config)
+    check_manifest(site, built, manifest_sha256)
+    load_adapter_state(built.model, state)
+    cases, kinds = site.parts.get(part, ()), config.prompt.evaluate
+    return evaluate(built.model, cases, kinds, config.seed, config.train.precision)
+
+
+def check_manifest(site: Site, built: Built, expected: str) -> None:
+    """Refuse to work with another backbone or other adapters than the coordinator's."""
+    if built.manifest.sha256 != expected:
+        raise ManifestError(
+            f"site {site.name}: this site's model has manifest {built.manifest.sha256[:12]} (base "
+            f"weights {built.manifest.base_sha256[:12]}), the coordinator's is {expected[:12]}; "
+            "both need the same backbone file and the same version of fed-medsa"
+        )

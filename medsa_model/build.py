@@ -1,0 +1,41 @@
+"""From a run configuration to the adapted model on a device. One per process is kept."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from medsa_model.adapters import Adapter
+from medsa_model.backbone import Model, tensors_sha256
+from medsa_model.sam import MedSam
+from medsa_model.state import AdapterState, Manifest, adapter_state, manifest_of
+
+
+@dataclass(frozen=True)
+class Built:
+    """The adapted model on its device, its manifest, and the adapters' first state."""
+
+    model: MedSam
+    manifest: Manifest
+    initial: AdapterState
+
+
+@lru_cache(maxsize=2)
+def build(model: Model, adapter: Adapter, seed: int, device: torch.device) -> Built:
+    """Read the backbone and add adapters; equal arguments give the same object.
+
+    Virtual sites of one process share it: the frozen weights are in memory once, and every
+    message begins with loading the adapters.
+    """
+    base = model.build(seed)
+    adapter.inject(base.model, seed)
+    base.model.to(device)
+    manifest = manifest_of(base.model, base.sha256, model.frame)
+    return Built(base.model, manifest, adapter_state(base.model))
+
+
+def frozen_sha256(model: MedSam) -> str:
+    """sha256 of everything that is not trained: equal before and after training."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    state = model.state_dict()
+    return tensors_sha256({name: t for name, t in state.items() if name not in trained})

@@ -1,0 +1,180 @@
+"""The run configuration: what the study lead writes, what travels to every site.
+
+Loaded once at the edge, frozen, passed as arguments. Every problem of a file is printed at once.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from medsa_model.adapters import Adapter, Msa
+from medsa_model.backbone import Model
+from medsa_model.data import DataSet
+from medsa_model.errors import ConfigError
+from medsa_model.losses import Loss
+from medsa_model.prompts import Box, Click, PromptKind
+from medsa_model.section import Section
+from medsa_model.strategies import FedAvg, Strategy
+from medsa_model.train import Train
+
+
+T = typing.TypeVar("T", bound=Section)
+
+
+class Prompts(Section):
+    """How structures are asked for."""
+
+    train: tuple[PromptKind, ...] = Field((Click(), Box(overlap=0.75)), min_length=1)
+    """Kinds of prompt in training; one is drawn at random for every prompt."""
+    evaluate: tuple[PromptKind, ...] = Field((Click(), Box()), min_length=1)
+    """Kinds of prompt in evaluation, each scored by itself; the first is the main one."""
+
+
+class Evaluate(Section):
+    """Evaluation during and after the run."""
+
+    every: int = Field(1, ge=0)
+    """Rounds between evaluations on the sites' validation cases; 0: only at the end."""
+
+
+class RunConfig(Section):
+    """One federated run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Name of the run, also of its folder."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random: splits, initial adapters, batches, prompts."""
+    rounds: int = Field(10, ge=0)
+    """Federated rounds."""
+    model: Model = Model()
+    adapter: Adapter = Msa()
+    prompt: Prompts = Prompts()
+    data: DataSet
+    train: Train = Train(steps=25)
+    loss: Loss = Loss()
+    strategy: Strategy = FedAvg()
+    evaluate: Evaluate = Evaluate()
+
+    def for_sites(self) -> str:
+        """JSON of what travels: everything but the paths of the machine it was written on."""
+        return self.model_dump_json(
+            include=set(RunConfig.model_fields),
+            exclude={"data": {"root"}, "model": {"checkpoint"}},
+        )
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run YAML and apply `key.sub=value` overrides; raises `ConfigError`.
+
+    Its section `sim` is for `medsa-sim` alone and is left out here.
+    """
+    content = read_yaml(path)
+    content.pop("sim", None)
+    return validate(RunConfig, content, overrides, path.name)
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """A YAML mapping; raises `ConfigError` that says what is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def validate(
+    section: type[T], content: dict[str, object], overrides: Sequence[str], source: str
+) -> T:
+    """Build `section` from `content`; raises one `ConfigError` with all problems."""
+    for override in overrides:
+        key, found, text = override.partition("=")
+        if not found:
+            raise ConfigError(f"override {override!r}: expected key.sub=value")
+        _set(content, key.split("."), yaml.safe_load(text), override)
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        lines = [_problem(section, content, dict(e)) for e in error.errors()]
+        width = max(len(key) for key, _ in lines)
+        listed = "\n".join(f"  {key:{width}}  {text}" for key, text in lines)
+        count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
+        raise ConfigError(f"{source} is not valid ({count}):\n{listed}") from error
+
+
+def _set(content: dict[str, object], keys: list[str], value: object, override: str) -> None:
+    for key in keys[:-1]:
+        inner = content.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {key} is a value, not a section")
+        content = inner
+    content[keys[-1]] = value
+
+
+def _problem(
+    section: type[Section], content: object, error: dict[str, typing.Any]
+) -> tuple[str, str]:
+    """The dotted key, without pydantic's union tags, and what is wrong with it."""
+    keys: list[str] = []
+    at: object = content
+    names: list[str] = list(section.model_fields)
+    annotation: object = section
+    for part in error["loc"]:
+        if isinstance(at, Mapping) and part not in at and part == at.get("kind"):
+            annotation = _member(annotation, str(part))
+            names = _names(annotation)
+            continue
+        keys.append(str(part))
+        names = _names(annotation)
+        annotation = _field(annotation, part)
+        if isinstance(at, Mapping):
+            at = at.get(part)
+        elif isinstance(at, Sequence) and isinstance(part, int):
+            at = at[part]
+    key = ".".join(keys) or "(file)"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(keys[-1], names, 1)
+        return key, "unknown key" + (f" (did you mean {near[0]!r}?)" if near else "")
+    if error["type"] == "missing":
+        return key, "missing"
+    if error["type"] == "union_tag_invalid":
+        expected = error["ctx"]["expected_tags"]
+        return f"{key}.kind", f"got {error['ctx']['tag']!r}, expected one of: {expected}"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.kind", "missing"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return key, f"got {error['input']!r}: {message}" if keys else message
+
+
+def _field(annotation: object, part: object) -> object:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field else None
+    if typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)[0]
+    return None
+
+
+def _member(annotation: object, kind: str) -> object:
+    """The member of a union of sections that has this `kind`."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            if member.model_fields["kind"].default == kind:
+                return member
+    return annotation
+
+
+def _names(annotation: object) -> list[str]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return list(annotation.model_fields)
+    return []

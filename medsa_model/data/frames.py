@@ -1,0 +1,90 @@
+"""Training batches: framed images with prompts, a function of (seed, site, round, step).
+
+Decoding and resizing are done once per case; frames are kept in memory as 8-bit images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medsa_model.data.sample import Case
+from medsa_model.data.transforms import Framed, augment, to_frame
+from medsa_model.prompts import Prompt, PromptSection, Row, collate
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image (B, 3, S, S) float32 in [0, 255]`; `mask (B * P, S, S) bool`; B * P prompts."""
+
+    image: Tensor
+    mask: Tensor
+    prompt: Prompt
+    prompts_per_image: int
+
+
+class Frames(Sequence[Framed]):
+    """The cases of one site in the model frame of `size` pixels, read at first use and kept."""
+
+    def __init__(self, cases: Sequence[Case], size: int) -> None:
+        self.cases, self.size = cases, size
+        self._kept: dict[int, Framed] = {}
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, number: int) -> Framed:  # type: ignore[override]
+        if number not in self._kept:
+            self._kept[number] = to_frame(self.cases[number].load(), self.size)
+        return self._kept[number]
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Item `step` is the batch of that local step, drawn from the stream `seed`.
+
+    Cases are drawn without replacement until all were used, then shuffled again. Each image gets
+    `prompts` prompts: a random one of its structures, a random kind of `kinds`.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        kinds: Sequence[PromptSection],
+        steps: int,
+        batch_size: int,
+        prompts: int,
+        augmented: bool,
+        seed: tuple[int, ...],
+    ) -> None:
+        self.frames, self.kinds, self.prompts = frames, kinds, prompts
+        self.augmented, self.seed = augmented, seed
+        size = min(batch_size, len(frames))
+        rng = np.random.default_rng((*seed, 0))
+        needed = -(-steps * size // len(frames))
+        order = np.concatenate([rng.permutation(len(frames)) for _ in range(needed)])
+        self.order = order[: steps * size].reshape(steps, size)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((*self.seed, 1, step))
+        images: list[Tensor] = []
+        masks: list[Tensor] = []
+        rows: list[Row] = []
+        for number in self.order[step]:
+            frame = self.frames[int(number)]
+            image, mask = frame.image, frame.mask
+            if self.augmented:
+                image, mask = augment(image, mask, rng)
+            images.append(image)
+            present = mask.flatten(1).any(1).nonzero()[:, 0].tolist() or [0]
+            for _ in range(self.prompts):
+                structure = mask[present[rng.integers(len(present))]]
+                masks.append(structure)
+                kind = self.kinds[rng.integers(len(self.kinds))]
+                rows.append(kind.draw(structure.numpy(), rng))
+        return Batch(torch.stack(images).float(), torch.stack(masks), collate(rows), self.prompts)

@@ -1,0 +1,85 @@
+"""What folder layouts share: the data root, listing files, and pairing images with masks.
+
+Messages name folders of the layout and case ids, never a path of the machine.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from medsa_model.errors import DataError
+
+SHOWN = 10  # case ids listed in a message
+LONGEST_ID = 128
+
+
+def choose_root(given: Path | None, configured: Path | None) -> Path:
+    """The folder to read: `given` by the caller, else the one `configured` in the section."""
+    root = given or configured
+    if root is None:
+        raise DataError("data: no folder is given; set data.root to the folder of the data set.")
+    if not root.is_dir():
+        raise DataError("data.root: there is no such folder, or it cannot be read; check its path.")
+    return root
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Visible files of `folder` by name; names that start with a dot belong to the system."""
+    try:
+        files = [path for path in folder.iterdir() if path.is_file()]
+    except OSError as error:
+        problem = type(error).__name__
+    else:
+        return sorted(path for path in files if not path.name.startswith("."))
+    raise DataError(f"folder {folder.name}: it cannot be read ({problem}); check its permissions.")
+
+
+def by_case(found: Iterable[tuple[str, Path]], folder: str) -> dict[str, Path]:
+    """Case id -> file. Raises `DataError` for an id found twice or unfit to be printed."""
+    files: dict[str, Path] = {}
+    twice: set[str] = set()
+    for case, path in found:
+        if not case.isprintable() or len(case) > LONGEST_ID:
+            raise DataError(
+                f"folder {folder}: a file name holds characters that cannot be printed, or more "
+                f"than {LONGEST_ID} of them ({ascii(case[:20])}...). Rename it: the name is the "
+                "case id in logs and reports."
+            )
+        if case in files:
+            twice.add(case)
+        files[case] = path
+    if twice:
+        raise DataError(
+            f"folder {folder}: {len(twice)} case(s) have more than one file: {first(twice)}; "
+            "expected one file for each case. Remove or rename the others."
+        )
+    return files
+
+
+def check_pairs(
+    images: Mapping[str, Path], masks: Mapping[str, Path], image_folder: str, mask_folder: str
+) -> None:
+    """Raise `DataError` unless there are images and every image has a mask and the reverse."""
+    if not images and not masks:
+        raise DataError(
+            f"folders {image_folder} and {mask_folder}: no image and no mask with the file names "
+            "of this layout; expected at least one pair. Check data.root and data.kind."
+        )
+    problems = []
+    if without_mask := images.keys() - masks.keys():
+        problems.append(
+            f"{len(without_mask)} image(s) of {len(images)} in {image_folder} have no mask in "
+            f"{mask_folder}: {first(without_mask)}"
+        )
+    if without_image := masks.keys() - images.keys():
+        problems.append(
+            f"{len(without_image)} mask(s) of {len(masks)} in {mask_folder} have no image in "
+            f"{image_folder}: {first(without_image)}"
+        )
+    if problems:
+        raise DataError("; ".join(problems) + ". Add the missing files or remove the others.")
+
+
+def first(cases: Collection[str]) -> str:
+    """The first ids in order, for a message."""
+    shown = ", ".join(sorted(cases)[:SHOWN])
+    return shown if len(cases) <= SHOWN else f"{shown}, ..."

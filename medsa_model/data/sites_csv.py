@@ -1,0 +1,79 @@
+"""`sites.csv` beside a data set: where each case comes from.
+
+Columns `image_id,site`, and optionally `patient` (or `lesion_id`): cases of one patient stay on
+one side of every split. Rows for images that are not there are ignored, so that one file serves
+a whole collection and its parts.
+"""
+
+import csv
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from medsa_model.data.pairing import first
+from medsa_model.errors import DataError
+
+NAME = "sites.csv"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Site (`None`: not known) and patient of a case."""
+
+    site: str | None
+    patient: str
+
+
+def read_origins(root: Path, cases: Collection[str]) -> dict[str, Origin]:
+    """Case id -> origin for all `cases`; without `sites.csv` in `root` each is its own patient.
+
+    Raises `DataError` for a file that cannot be read as above, and for cases without a row.
+    """
+    path = root / NAME
+    if not path.exists():
+        return {case: Origin(None, case) for case in cases}
+    origins = _read(path)
+    if missing := set(cases) - origins.keys():
+        raise DataError(
+            f"{NAME}: {len(missing)} of {len(cases)} images have no row: {first(missing)}; "
+            "expected a row for each image. Add them, or remove the file to do without sites."
+        )
+    return {case: origins[case] for case in cases}
+
+
+def _read(path: Path) -> dict[str, Origin]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [(name or "").strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (OSError, UnicodeError, csv.Error) as error:
+        problem = type(error).__name__
+    else:
+        return _origins(columns, rows)
+    raise DataError(f"{NAME}: it cannot be read ({problem}); expected a CSV text file in UTF-8.")
+
+
+def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin]:
+    if absent := [name for name in ("image_id", "site") if name not in columns]:
+        raise DataError(
+            f"{NAME}: no column {' and '.join(absent)}; found {', '.join(columns) or 'nothing'}; "
+            "expected the header image_id,site and optionally patient or lesion_id."
+        )
+    origins: dict[str, Origin] = {}
+    twice: set[str] = set()
+    for number, row in enumerate(rows, start=2):
+        case, site = ((row[name] or "").strip() for name in ("image_id", "site"))
+        if not case or not site:
+            raise DataError(f"{NAME}: row {number} has an empty image_id or site; fill it in.")
+        patient = row.get("patient") or row.get("lesion_id") or ""
+        if case in origins:
+            twice.add(case)
+        origins[case] = Origin(site, patient.strip() or case)
+    if twice:
+        raise DataError(
+            f"{NAME}: {len(twice)} image_id(s) appear more than once: {first(twice)}; expected "
+            "one row for each image."
+        )
+    return origins

@@ -1,0 +1,205 @@
+"""From a run directory to a page a person reads: `report.html` and `progress.png`.
+
+The page is one file: figures and examples are inside it, and a content security policy forbids
+loading or running anything else. Names, reasons and the configuration come from other sites; the
+template escapes them. Case names and images appear only when `report.json` says that the run was
+simulated.
+"""
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from medsa_model import report_run as runs
+from medsa_model import report_tables as tables
+from medsa_model.errors import CheckpointError
+from medsa_model.figures import draw_progress, draw_sites
+from medsa_model.report_result import result_in_words
+from medsa_model.report_run import Run, read_run
+from medsa_model.report_values import (
+    Json,
+    duration,
+    human_bytes,
+    in_order,
+    label,
+    mapping,
+    number,
+    score,
+    site_dice,
+    site_names,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` and `progress.png` into the run directory `run`, finished or not.
+
+    Any of the directory's files may be missing; damaged ones are named on the page.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        CheckpointError: `run` is not a directory.
+    """
+    if not run.is_dir():
+        message = f"{run}: no such run directory; give the one that holds metrics.jsonl"
+        raise CheckpointError(message)
+    found = read_run(run)
+    dice, mean = runs.validation(found)
+    loss = runs.curves(found.of("train"), "loss")
+    (run / "progress.png").write_bytes(draw_progress(dice, mean, loss, "png"))
+    curves = _address(draw_progress(dice, mean, loss, "svg"), "svg+xml") if dice or loss else ""
+    page = run / "report.html"
+    # A lone surrogate in a name cannot be encoded; it becomes a character reference.
+    page.write_bytes(_render(found, curves, mean).encode("utf-8", "xmlcharrefreplace"))
+    return page
+
+
+def _render(run: Run, curves: str, mean: dict[int, float]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (TEMPLATES / "report.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rejected = run.of("rejected")
+    return environment.get_template("report.html.j2").render(
+        style=(TEMPLATES / "report.css").read_text("utf-8"),
+        script=script,
+        script_hash=f"sha256-{digest}",
+        curves=curves,
+        run=run,
+        split=tables.split_table(run.split) if run.split.get("sites") else None,
+        rejected=tables.rejected_table(rejected) if rejected else None,
+        examples=_examples(run),
+        **_head(run, mean),
+        **_scores(run),
+        **_costs(run),
+    )
+
+
+def _head(run: Run, mean: dict[int, float]) -> Json:
+    """Title, facts in one line, and the result in words."""
+    done, prompt = runs.rounds_done(run), runs.main_prompt(run)
+    rounds = str(run.summary.get("rounds") or run.configured("rounds"))
+    seed = str(run.summary.get("seed", run.configured("seed")))
+    facts = {
+        "Kind": {"True": "simulation", "False": "real sites"}.get(
+            str(run.report.get("simulated")), ""
+        ),
+        "Backbone": str(mapping(run.summary.get("model")).get("backbone", "")),
+        "Rounds": rounds if run.finished else f"{done} of {rounds}" if rounds else str(done),
+        "Seed": seed,
+        "Date": f"{runs.last_change(run):%Y-%m-%d %H:%M}",
+    }
+    sentences = result_in_words(runs.rows_by_prompt(run), runs.references(run, prompt), seed)
+    if not run.finished:
+        sentences = [f"This run is not finished. Rounds recorded: {facts['Rounds']}."]
+        if mean:
+            latest = max(mean)
+            asked = f" (prompt: {prompt})" if prompt else ""
+            scored = f"mean validation Dice {score(mean[latest])}{asked}"
+            sentences.append(f"After round {latest}: {scored}.")
+    folder = run.folder.resolve().name
+    return {
+        "name": str(run.summary.get("name") or run.configured("name") or folder),
+        "facts": {key: text for key, text in facts.items() if text},
+        "sentences": sentences,
+    }
+
+
+def _scores(run: Run) -> Json:
+    """Tables of Dice and IoU, and the figure of the sites for the main prompt."""
+    prompts, cases = runs.rows_by_prompt(run), runs.test_cases(run)
+    main: Json = next(iter(prompts.values()), {})
+    sites = site_names(main)
+    points = {
+        name: {
+            site: value
+            for site, dice in site_dice(row).items()
+            if (value := number(dice)) is not None
+        }
+        for name, row in in_order(main).items()
+    }
+    return {
+        "compared": [
+            tables.rows_table(prompt, rows, runs.references(run, prompt))
+            for prompt, rows in prompts.items()
+        ],
+        "has_local": "local" in main,
+        "has_references": bool(mapping(run.report.get("references"))),
+        "by_site": [
+            tables.sites_table(prompt, rows, cases)
+            for prompt, rows in prompts.items()
+            if site_names(rows)
+        ],
+        "by_class": tables.classes_table(main),
+        "sites_figure": _address(draw_sites(sites, points), "svg+xml") if sites else "",
+        "cross_site": [tables.cross_site_table(*item) for item in runs.cross_site(run).items()],
+    }
+
+
+def _costs(run: Run) -> Json:
+    """What was sent, what trains, privacy, and time."""
+    sent = mapping(run.summary.get("communication")) | mapping(run.report.get("communication"))
+    for way in ("up", "down"):
+        counted = [number(event.get(f"{way}_bytes")) or 0 for event in run.of("train")]
+        sent.setdefault(f"total_{way}_bytes", sum(counted) or None)
+    full, up = number(sent.get("full_model_bytes")), number(sent.get("up_bytes_per_site_round"))
+    communication = {
+        "Up, each site and round": sent.get("up_bytes_per_site_round"),
+        "Down, each site and round": sent.get("down_bytes_per_site_round"),
+        "Up, whole run": sent.get("total_up_bytes"),
+        "Down, whole run": sent.get("total_down_bytes"),
+        "Full model, for comparison": full,
+    }
+    shown = {
+        key: human_bytes(count) for key, value in communication.items() if (count := number(value))
+    }
+    if full and up:
+        shown["An update against the full model"] = f"1/{full / up:,.0f} ({100 * up / full:.2f} %)"
+    model = mapping(run.summary.get("model"))
+    total, trains = (number(model.get(f"{key}_parameters")) for key in ("total", "trainable"))
+    percent = number(model.get("trainable_percent"))
+    if total and trains and percent is not None:
+        shown["Parameters that train"] = f"{trains:,.0f} of {total:,.0f} ({percent:.2f} %)"
+    trained = mapping(run.report.get("trained"))
+    privacy = mapping(run.summary.get("privacy"))
+    return {
+        "communication": shown,
+        "trained": tables.trained_table(trained) if trained else None,
+        "privacy": privacy,
+        "spent": tables.privacy_table(mapping(privacy.get("per_site"))),
+        "times": {
+            label(phase): duration(number(seconds))
+            for phase, seconds in mapping(run.report.get("seconds")).items()
+        },
+    }
+
+
+def _examples(run: Run) -> list[dict[str, str]]:
+    """Pictures as data with their captions; none unless the run says that it is a simulation."""
+    shown = []
+    for entry in run.examples if run.simulated else []:
+        # Only the file's name counts: a path could lead out of the run directory.
+        path = run.folder / "examples" / Path(str(entry.get("file", ""))).name
+        content = path.read_bytes() if path.is_file() else b""
+        if content.startswith(PNG_SIGNATURE):
+            where = {key: str(entry.get(key, "")) for key in ("site", "case", "prompt")}
+            dice = in_order(mapping(entry.get("dice")))
+            scores = [f"{label(row)} {score(number(value))}" for row, value in dice.items()]
+            shown.append(where | {"scores": ", ".join(scores), "address": _address(content, "png")})
+    return shown
+
+
+def _address(content: bytes, kind: str) -> str:
+    """A picture as a `data:` address. Inside an image element an SVG cannot run a script."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

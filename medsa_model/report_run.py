@@ -1,0 +1,174 @@
+"""A run directory as the report reads it: whatever is there, nothing that is damaged.
+
+A run that died while writing leaves half a line or half a file. Those are left out, and files
+that could not be read are named on the page.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from medsa_model.figures import Curves
+from medsa_model.report_values import Json, case_count, mapping, number
+
+
+@dataclass(frozen=True)
+class Run:
+    """The content of a run directory; what is not there is empty.
+
+    `report` is report.json, `examples` is examples/examples.json, `problems` names damaged files.
+    """
+
+    folder: Path
+    config: str
+    versions: Json
+    split: Json
+    summary: Json
+    report: Json
+    events: list[Json]
+    examples: list[Json]
+    problems: list[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run got as far as its summary."""
+        return bool(self.summary.get("rows"))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the run says that it is a simulation; only then may the page show cases."""
+        return self.report.get("simulated") is True
+
+    def of(self, kind: str) -> list[Json]:
+        """The events of one kind, in the order they were written."""
+        return [event for event in self.events if event.get("event") == kind]
+
+    def configured(self, key: str) -> str:
+        """A top-level value of the configuration, as text.
+
+        Read by line: the page must also be made when the configuration is not valid any more.
+        """
+        found = re.search(rf"^{key}:[ \t]*([^#\r\n]+)", self.config, re.MULTILINE)
+        return found[1].strip().strip("\"'") if found else ""
+
+
+def read_run(folder: Path) -> Run:
+    """Read every file of a run directory that the report knows."""
+    problems: list[str] = []
+    examples = _read_json(folder / "examples" / "examples.json", problems)
+    return Run(
+        folder,
+        _read_text(folder / "config.yaml"),
+        mapping(_read_json(folder / "versions.json", problems)),
+        mapping(_read_json(folder / "split.json", problems)),
+        mapping(_read_json(folder / "summary.json", problems)),
+        mapping(_read_json(folder / "report.json", problems)),
+        list(_events(_read_text(folder / "metrics.jsonl"))),
+        [mapping(entry) for entry in examples] if isinstance(examples, list) else [],
+        problems,
+    )
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+
+
+def _read_json(path: Path, problems: list[str]) -> object:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(_read_text(path))
+    except ValueError:
+        problems.append(path.name)
+        return None
+
+
+def _events(text: str) -> Iterator[Json]:
+    for line in text.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def last_change(run: Run) -> datetime:
+    """When the run last wrote something, in local time."""
+    names = ("summary.json", "metrics.jsonl", "config.yaml")
+    there = [path for name in names if (path := run.folder / name).is_file()]
+    return datetime.fromtimestamp((there or [run.folder])[0].stat().st_mtime)
+
+
+def main_prompt(run: Run) -> str:
+    """The prompt that comes first in report.json, else in the evaluations; "" when unknown."""
+    named = list(mapping(run.report.get("prompts")))
+    named += [str(event["prompt"]) for event in run.of("evaluate") if event.get("prompt")]
+    return named[0] if named else ""
+
+
+def rows_by_prompt(run: Run) -> dict[str, Json]:
+    """Prompt -> row -> ROW, main prompt first; its rows are those of summary.json."""
+    prompts = mapping(run.report.get("prompts"))
+    found = {name: mapping(mapping(entry).get("rows")) for name, entry in prompts.items()}
+    if run.finished:
+        found = {main_prompt(run): {}} | found
+        found[main_prompt(run)] = mapping(run.summary["rows"])
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def references(run: Run, prompt: str) -> Json:
+    """Reference -> ROW for one prompt."""
+    named = mapping(run.report.get("references"))
+    return {name: mapping(each)[prompt] for name, each in named.items() if prompt in mapping(each)}
+
+
+def cross_site(run: Run) -> dict[str, Json]:
+    """Prompt -> model -> site of the cases -> Dice."""
+    found = mapping(run.report.get("cross_site"))
+    found = found or {main_prompt(run): mapping(run.summary.get("cross_site"))}
+    return {prompt: mapping(matrix) for prompt, matrix in found.items() if mapping(matrix)}
+
+
+def test_cases(run: Run) -> dict[str, int]:
+    """Site -> number of test cases."""
+    sites = mapping(run.split.get("sites"))
+    return {site: case_count(mapping(parts).get("test")) for site, parts in sites.items()}
+
+
+def rounds_done(run: Run) -> int:
+    """The last round that is complete, or was at least begun when none says that it is."""
+    events = run.of("round") or run.events
+    return max((int(number(event.get("round")) or 0) for event in events), default=0)
+
+
+def validation(run: Run) -> tuple[Curves, dict[int, float]]:
+    """Validation Dice with the main prompt: of each site, and by round the mean over all cases."""
+    prompt = main_prompt(run)
+    events = [
+        event
+        for event in run.of("evaluate")
+        if event.get("part") == "val" and event.get("prompt", prompt) == prompt
+    ]
+    dice, cases = curves(events, "dice"), curves(events, "cases")
+    mean = {}
+    for turn in sorted({turn for curve in dice.values() for turn in curve}):
+        scores = {site: curve[turn] for site, curve in dice.items() if turn in curve}
+        weights = {site: cases.get(site, {}).get(turn, 1.0) for site in scores}
+        total = sum(weights.values())
+        if total:
+            mean[turn] = sum(scores[site] * weights[site] for site in scores) / total
+    return dice, mean
+
+
+def curves(events: Iterable[Json], key: str) -> Curves:
+    """Site -> round -> value of `key`; a round that was repeated after a resume counts once."""
+    found: dict[str, dict[int, float]] = {}
+    for event in events:
+        turn, value = number(event.get("round")), number(event.get(key))
+        if turn is not None and value is not None:
+            found.setdefault(str(event.get("site", "")), {})[int(turn)] = value
+    return found

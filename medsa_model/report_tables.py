@@ -1,0 +1,166 @@
+"""The tables of `report.html` as plain data.
+
+Every function takes dictionaries as they were read from the run directory and leaves out what is
+not there: an interrupted run, or one at real hospitals, has fewer rows than a finished simulation.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from medsa_model.report_values import (
+    MINUS,
+    MISSING,
+    ROW_LABELS,
+    Json,
+    case_count,
+    difference,
+    duration,
+    in_order,
+    label,
+    mapping,
+    number,
+    score,
+    signed,
+    site_dice,
+    site_names,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` is shown, `sort` orders the column, `shade` in [0, 1] colours the background."""
+
+    text: str
+    sort: float | None = None
+    shade: float | None = None
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of each row being its heading."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def rows_table(prompt: str, rows: Json, references: Json) -> Table:
+    """The comparison for one prompt; `references` map a name to its ROW for this prompt."""
+    header = ("Model", "Dice mean", "Worst site", "Gap", "IoU mean", "Cases", "Time")
+    body = [_row_cells(name, row, "") for name, row in in_order(rows).items()]
+    body += [_row_cells(name, row, "reference") for name, row in references.items()]
+    return Table(f"Prompt: {prompt}" if prompt else "", header, body)
+
+
+def _row_cells(name: str, row: object, style: str) -> list[Cell]:
+    dice, iou = mapping(mapping(row).get("dice")), mapping(mapping(row).get("iou"))
+    scores = [number(dice.get(key)) for key in ("mean", "worst_site", "gap")]
+    scores.append(number(iou.get("mean")))
+    cases, seconds = (number(mapping(row).get(key)) for key in ("cases", "seconds"))
+    return [
+        Cell(label(name), style="federated" if name == "federated" else style),
+        *(Cell(score(value), value) for value in scores),
+        Cell(MISSING if cases is None else f"{cases:,.0f}", cases),
+        Cell(duration(seconds), seconds),
+    ]
+
+
+def sites_table(prompt: str, rows: Json, test_cases: Mapping[str, int]) -> Table:
+    """Dice of every row at every site, and what federation adds to training alone."""
+    ordered = in_order(rows)
+    compared = "federated" in rows and "local" in rows
+    header = ["Site", *(["Test cases"] if test_cases else []), *map(label, ordered)]
+    body = []
+    for site in site_names(rows):
+        values = {name: number(site_dice(row).get(site)) for name, row in ordered.items()}
+        cells = [Cell(site)]
+        if test_cases:
+            count = test_cases.get(site)
+            cells.append(Cell(MISSING if count is None else f"{count:,}", count))
+        cells += [Cell(score(value), value) for value in values.values()]
+        if compared:
+            gain = difference(values["federated"], values["local"])
+            cells.append(Cell(signed(gain), gain, style="gain" if gain and gain > 0 else ""))
+        body.append(cells)
+    header += [f"Federated {MINUS} alone"] if compared else []
+    return Table(f"Dice, prompt: {prompt}" if prompt else "Dice", header, body)
+
+
+def classes_table(rows: Json) -> Table | None:
+    """Dice of each class (`per_class` of a 3D row), or None when no row has any."""
+    found = {name: mapping(mapping(row).get("per_class")) for name, row in in_order(rows).items()}
+    classes = dict.fromkeys(name for values in found.values() for name in values)
+    if not classes:
+        return None
+    body = []
+    for name in classes:
+        values = [number(of_row.get(name)) for of_row in found.values()]
+        body.append([Cell(name), *(Cell(score(value), value) for value in values)])
+    return Table("Dice of each class", ["Class", *map(label, found)], body)
+
+
+def cross_site_table(prompt: str, matrix: Json) -> Table:
+    """Each model (row) on each site's test cases (column); shaded from lowest to highest Dice."""
+    sites = list(dict.fromkeys(site for scores in matrix.values() for site in mapping(scores)))
+    every = [number(value) for scores in matrix.values() for value in mapping(scores).values()]
+    known = [value for value in every if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    body = []
+    for model, scores in matrix.items():
+        cells = [Cell(f"{label(model)} model" if model in ROW_LABELS else model)]
+        for site in sites:
+            value = number(mapping(scores).get(site))
+            shade = None if value is None or high == low else (value - low) / (high - low)
+            cells.append(Cell(score(value), value, shade, "own" if site == model else ""))
+        body.append(cells)
+    return Table(f"Dice, prompt: {prompt}" if prompt else "Dice", ["Model of", *sites], body)
+
+
+def split_table(split: Json) -> Table:
+    """How many cases each site has; never which."""
+    header = ("Site", "Training", "Validation", "Test")
+    body = []
+    for site, parts in mapping(split.get("sites")).items():
+        counts = [case_count(mapping(parts).get(part)) for part in ("train", "val", "test")]
+        body.append([Cell(site), *(Cell(f"{count:,}", count) for count in counts)])
+    return Table("Cases", header, body)
+
+
+def trained_table(trained: Json) -> Table:
+    """What each row trains, in parameters and per cent of its model."""
+    body = []
+    for name, entry in trained.items():
+        count = number(mapping(entry).get("trainable_parameters"))
+        percent = number(mapping(entry).get("trainable_percent"))
+        cells = [Cell(label(name)), Cell(MISSING if count is None else f"{count:,.0f}", count)]
+        body.append([*cells, Cell(MISSING if percent is None else f"{percent:.2f} %", percent)])
+    return Table("", ("Model", "Trainable parameters", "Share"), body)
+
+
+def privacy_table(per_site: Json) -> Table:
+    """The privacy each site has spent."""
+    body = []
+    for site, spent in per_site.items():
+        epsilon, delta = (number(mapping(spent).get(key)) for key in ("epsilon", "delta"))
+        body.append(
+            [
+                Cell(site),
+                Cell(MISSING if epsilon is None else f"{epsilon:.3f}", epsilon),
+                Cell(MISSING if delta is None else f"{delta:.2g}", delta),
+                Cell(str(mapping(spent).get("accountant", MISSING)), style="text"),
+            ]
+        )
+    return Table("", ("Site", "Epsilon", "Delta", "Accountant"), body)
+
+
+def rejected_table(events: Iterable[Json]) -> Table:
+    """Updates that were not used, and why."""
+    body = []
+    for event in events:
+        turn = number(event.get("round"))
+        cells = [Cell(MISSING if turn is None else f"{turn:.0f}", turn)]
+        body.append(
+            [*cells, *(Cell(str(event.get(key, "")), style="text") for key in ("site", "reason"))]
+        )
+    return Table("", ("Round", "Site", "Reason"), body)

@@ -1,0 +1,131 @@
+"""fit(): the local training of one site in one round."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from medsa_model.adapters.freeze import trained_parameters
+from medsa_model.data.frames import Batch, Frames, TrainingBatches
+from medsa_model.device import autocast
+from medsa_model.prompts import PromptSection
+from medsa_model.sam import MedSam
+from medsa_model.section import Section
+from medsa_model.state import AdapterState, adapter_state
+
+
+class Train(Section):
+    """Local training in one round."""
+
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps of every site in a round; empty: `epochs` decides."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the site's own training cases in a round; give this or `steps`."""
+    batch_size: int = Field(12, ge=1)
+    """Images a step."""
+    prompts_per_image: int = Field(2, ge=1)
+    """Prompts drawn for every image of a step; the image is encoded once."""
+    rate: float = Field(2e-3, gt=0)
+    """Learning rate of AdamW in the first round; falls to a twentieth as a cosine over the run."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Weight decay of AdamW."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of the gradient of a step."""
+    augment: bool = True
+    """Random flips and quarter turns."""
+    precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
+    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Train":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either train.steps or train.epochs")
+        return self
+
+    def steps_for(self, cases: int) -> int:
+        """Optimiser steps in a round for a site with `cases` training cases."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round((self.epochs or 0) * cases / min(self.batch_size, cases)))
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The trained state, how many cases it was trained on, the mean loss, the time in seconds."""
+
+    state: AdapterState
+    examples: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+def fit(
+    model: MedSam,
+    frames: Frames,
+    kinds: Sequence[PromptSection],
+    loss: nn.Module,
+    train: Train,
+    steps: int,
+    progress: float,
+    seed: tuple[int, ...],
+    proximal: float = 0.0,
+    workers: int = 0,
+) -> FitResult:
+    """Train the adapters of `model` in place from where they are, for `steps` steps.
+
+    `progress` in [0, 1) is the share of the run that lies behind: it sets the learning rate.
+    `seed` is (run, site, round): the same seed gives the same batches. `proximal` is the factor mu
+    of FedProx (Li et al. 2020, "Federated optimization in heterogeneous networks", equation 2).
+    The optimiser starts anew each round, so a site keeps nothing between rounds.
+    """
+    started = time.monotonic()
+    device = model.sam.device
+    parameters = list(trained_parameters(model).values())
+    start = [p.detach().clone() for p in parameters] if proximal else []
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=train.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))),
+        weight_decay=train.weight_decay,
+        fused=device.type == "cuda",
+    )
+    batches = TrainingBatches(
+        frames, kinds, steps, train.batch_size, train.prompts_per_image, train.augment, seed
+    )
+    loader = DataLoader(
+        batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
+    )
+    total = torch.zeros((), device=device)
+    for batch in loader:
+        with autocast(device, train.precision):
+            value = batch_loss(model, batch, loss, device)
+        value.backward()
+        if proximal:
+            with torch.no_grad():
+                for parameter, origin in zip(parameters, start, strict=True):
+                    if parameter.grad is not None:
+                        parameter.grad.add_(parameter - origin, alpha=proximal)
+        nn.utils.clip_grad_norm_(parameters, train.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total += value.detach()  # read once at the end: no waiting for the device in each step
+    mean = float(total) / steps
+    seconds = time.monotonic() - started
+    return FitResult(adapter_state(model), len(frames), steps, mean, seconds)
+
+
+def batch_loss(model: MedSam, batch: Batch, loss: nn.Module, device: torch.device) -> Tensor:
+    """Mean loss of a batch, at the decoder's resolution with softly resized targets."""
+    image = batch.image.to(device, non_blocking=True)
+    embedding = model.encode(image).repeat_interleave(batch.prompts_per_image, 0)
+    logits, _ = model.decode(embedding, batch.prompt.to(device))
+    mask = batch.mask.to(device, non_blocking=True)[:, None].float()
+    target = F.interpolate(mask, logits.shape[-2:], mode="bilinear", antialias=True)
+    value: Tensor = loss(logits.float(), target)
+    return value

@@ -1,0 +1,98 @@
+"""Which sites get which message, and what of their answers is used."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from medsa_model.config import RunConfig
+from medsa_model.errors import ManifestError
+from medsa_model.records import serialised_bytes, to_arrays, to_state
+from medsa_model.state import AdapterState, Manifest, check_state
+from medsa_model.strategies import Update
+
+
+@dataclass(frozen=True)
+class Node:
+    """A site that answered the first message, and how many cases of each part it has."""
+
+    node_id: int
+    site: str
+    cases: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One site's reply with the bytes of both messages as serialised for the wire."""
+
+    site: str
+    message: Message
+    sent_bytes: int
+    received_bytes: int
+
+
+def introduce(grid: Grid, timeout: float) -> list[Node]:
+    """Ask every connected node who it is; sorted by site, so that the order of sums is fixed."""
+    targets = {node_id: str(node_id) for node_id in grid.get_node_ids()}
+    nodes = []
+    for answer in exchange(grid, targets, MessageType.QUERY, RecordDict(), "0", timeout):
+        if answer.message.has_error():
+            continue
+        content = answer.message.content
+        cases = {str(k): int(str(v)) for k, v in content.metric_records["cases"].items()}
+        site = str(content.config_records["site"]["site"])
+        nodes.append(Node(answer.message.metadata.src_node_id, site, cases))
+    return sorted(nodes, key=lambda node: node.site)
+
+
+def order(config: RunConfig, manifest: Manifest, state: AdapterState, **more: str) -> RecordDict:
+    """The content of a train or evaluate message: global state, run, manifest."""
+    record = ConfigRecord({"run": config.for_sites(), "manifest": manifest.sha256, **more})
+    return RecordDict({"arrays": to_arrays(state), "config": record})
+
+
+def exchange(
+    grid: Grid,
+    targets: dict[int, str],
+    message_type: str,
+    content: RecordDict,
+    group: str,
+    timeout: float,
+) -> Iterator[Answer]:
+    """Send `content` to all targets (node id to site) and yield answers as they arrive.
+
+    Ends when all have answered or after `timeout` seconds; who is missing then is left out.
+    """
+    sent_bytes = serialised_bytes(content)
+    messages = [
+        Message(content, dst_node_id=node_id, message_type=message_type, group_id=group)
+        for node_id in targets
+    ]
+    pending = dict(zip(grid.push_messages(messages), targets.values(), strict=True))
+    deadline, pause = time.monotonic() + timeout, 0.05
+    while pending and time.monotonic() < deadline:
+        arrived = list(grid.pull_messages(list(pending)))
+        for reply in arrived:
+            site = pending.pop(reply.metadata.reply_to_message_id)
+            size = 0 if reply.has_error() else serialised_bytes(reply.content)
+            yield Answer(site, reply, sent_bytes, size)
+        pause = 0.05 if arrived else min(2 * pause, 1.0)
+        if pending and not arrived:
+            time.sleep(pause)
+
+
+def accept(answer: Answer, manifest: Manifest) -> Update:
+    """The update of a site; raises `ManifestError` when it must not enter the mean."""
+    if answer.message.has_error():
+        raise ManifestError(answer.message.error.reason or "no reason given")
+    content = answer.message.content
+    if "arrays" not in content.array_records or "metrics" not in content.metric_records:
+        raise ManifestError("the answer lacks its arrays or its metrics")
+    state = to_state(content.array_records["arrays"])
+    check_state(state, manifest.shapes)
+    examples = content.metric_records["metrics"].get("num-examples")
+    if not isinstance(examples, int) or examples < 1:
+        raise ManifestError(f"num-examples is {examples!r}, expected a whole number above 0")
+    return Update({name: state[name] for name in manifest.shapes}, examples)

@@ -1,0 +1,96 @@
+"""What needs no model: an ellipse drawn into the box, and Otsu's threshold at the prompt.
+
+A trained model that scores below these has a bug. Both work in the model frame on the same
+prompts that the models get.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medsa_model.data.sample import Case
+from medsa_model.data.transforms import from_frame, to_frame
+from medsa_model.evaluate import (
+    CaseScore,
+    Evaluation,
+    Prediction,
+    fixed_prompts,
+    present_structures,
+    score,
+)
+from medsa_model.prompts import PromptSection, Row
+
+Mask = NDArray[np.bool_]
+Baseline = Callable[[NDArray[np.uint8], Row], Mask | None]
+
+
+def ellipse_in_box(image: NDArray[np.uint8], prompt: Row) -> Mask | None:
+    """The ellipse inscribed in the box of a prompt, without the image; `None` without a box."""
+    if prompt[2] is None:
+        return None
+    x0, y0, x1, y1 = prompt[2]
+    y, x = np.mgrid[: image.shape[1], : image.shape[2]]
+    u = (x - (x0 + x1) / 2) / ((x1 - x0 + 1) / 2)
+    v = (y - (y0 + y1) / 2) / ((y1 - y0 + 1) / 2)
+    return np.asarray(u * u + v * v <= 1)
+
+
+def otsu(image: NDArray[np.uint8], prompt: Row) -> Mask | None:
+    """The dark side of Otsu's threshold on the blue channel, at the prompt.
+
+    With a box: what lies in it. With a click: the connected part under it, or nearest to it.
+    Without a prompt: the part nearest to the middle. `image (3, S, S)`.
+    """
+    blue = ndimage.gaussian_filter(image[2].astype(np.float32), 1.0)
+    dark = blue < otsu_threshold(blue)
+    if prompt[2] is not None:
+        x0, y0, x1, y1 = (round(v) for v in prompt[2])
+        inside = np.zeros_like(dark)
+        inside[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = True
+        return dark & inside
+    x, y = prompt[0][0] if prompt[0] else (blue.shape[1] / 2, blue.shape[0] / 2)
+    parts, count = ndimage.label(dark)
+    if not count:
+        return dark
+    rows, columns = np.nonzero(dark)
+    nearest = np.argmin((rows - y) ** 2 + (columns - x) ** 2)
+    part = parts == parts[rows[nearest], columns[nearest]]
+    return np.asarray(ndimage.binary_fill_holes(part))
+
+
+def otsu_threshold(values: NDArray[np.float32]) -> float:
+    """The grey value that separates two classes best (Otsu 1979, IEEE Trans. SMC 9:62-66)."""
+    counts, edges = np.histogram(values, bins=256)
+    centres = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1:][np.argmax(np.nan_to_num(between))])
+
+
+BASELINES: dict[str, Baseline] = {"ellipse_in_box": ellipse_in_box, "otsu": otsu}
+
+
+def evaluate_baseline(
+    baseline: Baseline, cases: Sequence[Case], kinds: Sequence[PromptSection], size: int, seed: int
+) -> Evaluation:
+    """Scores of a baseline for every kind of prompt that it can use."""
+    rows: list[CaseScore] = []
+    for case in cases:
+        sample = case.load()
+        frame = to_frame(sample, size)
+        channels = present_structures(frame)
+        for kind in kinds:
+            prompts = fixed_prompts(kind, frame, channels, seed, case.case)
+            masks = [baseline(frame.image.numpy(), prompt) for prompt in prompts]
+            found = [torch.from_numpy(mask).float() for mask in masks if mask is not None]
+            if found:
+                whole = from_frame(torch.stack(found) - 0.5, frame.content, frame.original) > 0
+                prediction = Prediction(case.case, kind.name, whole, sample.mask[channels])
+                rows.append(score(prediction))
+    return Evaluation(tuple(rows), 0)

@@ -1,0 +1,45 @@
+"""The `sim` section of a run YAML, read by `medsa-sim` alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from medsa_model.config import RunConfig, read_yaml, validate
+from medsa_model.section import Section
+from sim.partition import BySite, Partition, SplitOptions
+
+
+class Sim(Section):
+    """Simulation of several sites on one machine."""
+
+    engine: Literal["in-process", "ray"] = "in-process"
+    """`in-process` runs sites one after the other; `ray` in several processes."""
+    device: str = "auto"
+    """`auto` (the first GPU, else the processor) or a PyTorch device."""
+    workers: int = Field(0, ge=0)
+    """Processes that prepare training batches."""
+    partition: Partition = BySite()
+    """How cases are dealt to sites."""
+    split: SplitOptions = SplitOptions()
+    """How a site's cases become training, validation and test cases."""
+    rows: tuple[Literal["local", "centralized"], ...] = ("local", "centralized")
+    """What the federation is compared with, beside zero-shot."""
+    references: tuple[Literal["scratch", "train_decoder"], ...] = ("scratch",)
+    """Federations with something changed: all parameters from random weights; decoder trained."""
+    examples: int = Field(2, ge=0, le=20)
+    """Test cases per site shown as pictures in the report."""
+    processors: int = Field(2, ge=1)
+    """Processes of the Ray engine."""
+
+
+class SimulatedRun(RunConfig):
+    """A run with its simulation."""
+
+    sim: Sim = Sim()
+
+
+def load_simulation(path: Path, overrides: Sequence[str] = ()) -> SimulatedRun:
+    """Read a run YAML with its `sim` section; raises `ConfigError` with every problem."""
+    return validate(SimulatedRun, read_yaml(path), overrides, path.name)

@@ -1,0 +1,158 @@
+"""Gather the rows of a finished comparison: summary.json, report.json and example pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from medsa_model.build import Built, build
+from medsa_model.checkpoint import latest_round, load_round
+from medsa_model.device import choose_device
+from medsa_model.state import AdapterState
+from sim.baselines import BASELINES, evaluate_baseline
+from sim.compare import Plan, plans
+from sim.config import SimulatedRun
+from sim.examples import write_examples
+from sim.sites import open_sites
+from sim.summary import (
+    Scores,
+    SiteScore,
+    communication,
+    cross_site,
+    local_row,
+    off_site_mean,
+    row,
+    test_scores,
+    training_seconds,
+    write_json,
+)
+
+
+def write_results(config: SimulatedRun, run: Path, sites: Sequence[str]) -> None:
+    """Write summary.json (the contract), report.json (the details) and the examples."""
+    todo = plans(config, run, sites)
+    prompts = [kind.name for kind in config.prompt.evaluate]
+    single = {p.row: test_scores(p.folder) for p in todo if p.row != "local"}
+    models = {p.folder.name: test_scores(p.folder) for p in todo if p.row == "local"}
+    seconds = {
+        name: training_seconds(p.folder for p in todo if p.row == name)
+        for name in dict.fromkeys(p.row for p in todo)
+    }
+
+    def rows_for(prompt: str) -> dict[str, object]:
+        scores: dict[str, dict[str, SiteScore]] = {"zero_shot": single["zero_shot"][prompt]}
+        if models:
+            scores["local"] = local_row(models, prompt)
+        for name in ("federated", "centralized"):
+            if name in single:
+                scores[name] = single[name][prompt]
+        return {name: row(score, seconds[name]) for name, score in scores.items()}
+
+    pooled = {name: single[name] for name in ("federated", "centralized") if name in single}
+    matrices = {prompt: cross_site(models, pooled, prompt) for prompt in prompts}
+    built = {p.row: _build(p) for p in todo if p.row not in ("zero_shot", "local", "centralized")}
+    main = built["federated"]
+    total = sum(p.numel() for p in main.model.parameters())
+    base = total - sum(torch.Size(s).numel() for s in main.manifest.shapes.values())
+    traffic = communication(run, 4 * base)
+    summary = {
+        "name": config.name,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "model": {
+            "backbone": config.model.backbone,
+            "base_sha256": main.manifest.base_sha256,
+            "total_parameters": total,
+            **_trained(main),
+        },
+        "rows": rows_for(prompts[0]),
+        "cross_site": {k: v for k, v in matrices[prompts[0]].items() if k != "centralized"},
+        "communication": {k: v for k, v in traffic.items() if not k.startswith("total")},
+        "privacy": None,
+    }
+    references = _references(config, run, sites, single, seconds)
+    report = {
+        "simulated": True,
+        "prompts": {prompt: {"rows": rows_for(prompt)} for prompt in prompts},
+        "references": references,
+        "cross_site": matrices,
+        "local_on_other_sites": {
+            prompt: off_site_mean(matrix, sites) for prompt, matrix in matrices.items() if models
+        } if len(sites) > 1 else {},
+        "communication": traffic,
+        "trained": {name: _trained(each) for name, each in built.items()},
+        "seconds": seconds,
+    }  # fmt: skip
+    if config.sim.examples:
+        _examples(config, run, sites, todo, main)
+    write_json(run / "summary.json", summary)
+    write_json(run / "report.json", report)
+
+
+def _build(plan: Plan) -> Built:
+    return build(plan.config.model, plan.config.adapter, plan.config.seed, torch.device("cpu"))
+
+
+def _trained(built: Built) -> dict[str, float | int]:
+    total = sum(p.numel() for p in built.model.parameters())
+    trained = sum(torch.Size(shape).numel() for shape in built.manifest.shapes.values())
+    return {"trainable_parameters": trained, "trainable_percent": 100 * trained / total}
+
+
+def _references(
+    config: SimulatedRun, run: Path, sites: Sequence[str], single: dict[str, Scores],
+    seconds: dict[str, float],
+) -> dict[str, dict[str, object]]:  # fmt: skip
+    """Rows that are always printed beside the model: baselines without one, then references."""
+    opened = open_sites(run)
+    result: dict[str, dict[str, object]] = {}
+    for name, baseline in BASELINES.items():
+        scores: Scores = {}
+        for site in sites:
+            evaluation = evaluate_baseline(
+                baseline, opened[site].parts["test"], config.prompt.evaluate,
+                config.model.frame, config.seed,
+            )  # fmt: skip
+            for prompt, values in evaluation.summary().items():
+                scores.setdefault(prompt, {})[site] = SiteScore(
+                    dice=values["dice"], iou=values["iou"], cases=int(values["cases"])
+                )
+        result[name] = {prompt: row(by_site, 0.0) for prompt, by_site in scores.items()}
+    for name in config.sim.references:
+        result[name] = {p: row(by_site, seconds[name]) for p, by_site in single[name].items()}
+    return result
+
+
+def _examples(
+    config: SimulatedRun, run: Path, sites: Sequence[str], todo: Sequence[Plan], main: Built
+) -> None:
+    device = choose_device(config.sim.device)
+    built = build(config.model, config.adapter, config.seed, device)
+
+    def state(folder: Path) -> AdapterState:
+        return load_round(folder, latest_round(folder) or 0, main.manifest).state
+
+    local = {p.folder.name: p.folder for p in todo if p.row == "local"}
+    states = {}
+    for site in sites:
+        states[site] = {"zero-shot": main.initial}
+        if site in local:
+            states[site]["local"] = state(local[site])
+        states[site]["federated"] = state(run)
+    opened = open_sites(run)
+    chosen = {site: opened[site].parts["test"][: config.sim.examples] for site in sites}
+    write_examples(run / "examples", chosen, states, built.model, config)
+
+
+def read_results(run: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """By prompt and row: the Dice block of the row, references last."""
+    report = json.loads((run / "report.json").read_text())
+    result = {}
+    for prompt, block in report["prompts"].items():
+        rows = {name: values["dice"] for name, values in block["rows"].items()}
+        for name, by_prompt in report["references"].items():
+            if prompt in by_prompt:
+                rows[name] = by_prompt[prompt]["dice"]
+        result[prompt] = rows
+    return result

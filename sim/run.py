@@ -1,0 +1,170 @@
+"""`medsa-sim`: simulate a federation of several sites on this machine and compare it.
+
+    medsa-sim --config configs/demo.yaml
+    medsa-sim --config configs/isic.yaml data.root=PATH rounds=4 --out runs/short
+    medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
+"""
+
+import argparse
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from medsa_model import __version__
+from medsa_model.checkpoint import latest_round
+from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.logs import logger, set_up
+from medsa_model.report import write_report
+from server.app import make_app as make_server_app
+from sim.compare import Plan, plans
+from sim.config import SimulatedRun, load_simulation
+from sim.engine import run_in_process, run_with_ray
+from sim.partition import read_split, split, write_split
+from sim.progress import Progress
+from sim.results import read_results, write_results
+from sim.sites import POOLED, open_cases, open_sites
+from sim.summary import test_scores, write_json
+
+INTERRUPTED = 130
+PACKAGES = ("flwr", "torch", "segment-anything", "monai", "numpy", "pydantic")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="medsa-sim", description="Simulate a federation on one machine and compare it.",
+        epilog="example: medsa-sim --config configs/demo.yaml rounds=2 --out runs/try",
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, required=True, help="run YAML")
+    parser.add_argument("--out", type=Path, help="run directory; default runs/NAME/TIME")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="remove what --out holds first")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
+    options = parser.parse_args(arguments)
+    set_up(options.verbose)
+    console = Console()
+    try:
+        config = load_simulation(options.config, options.override)
+        run = choose_directory(config, options.out, options.resume, options.overwrite)
+        try:
+            simulate(config, run, console)
+        except KeyboardInterrupt:
+            given = " ".join([f"--config {options.config}", *options.override])
+            console.print(f"\nInterrupted. Go on with: medsa-sim {given} --out {run} --resume")
+            return INTERRUPTED
+    except MedsaError as error:
+        print(f"medsa-sim: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overwrite: bool) -> Path:
+    """The run directory, made ready; an existing run is never mixed with another one."""
+    if out is None:
+        earlier = sorted((Path("runs") / config.name).glob("*/config.yaml"))
+        if resume and earlier:
+            out = earlier[-1].parent
+        elif resume:
+            raise ConfigError(f"--resume: there is no run in runs/{config.name}")
+        else:
+            out = Path("runs") / config.name / datetime.now().strftime("%Y%m%d-%H%M%S")
+    if overwrite and (out / "config.yaml").exists():
+        shutil.rmtree(out)
+    if out.exists() and any(out.iterdir()):
+        if not (out / "config.yaml").exists():
+            raise ConfigError(f"{out} is not empty and holds no run: choose another --out")
+        if not resume:
+            raise ConfigError(f"{out} holds a run: add --resume to go on or --overwrite")
+        if load_simulation(out / "config.yaml") != config:
+            raise ConfigError(f"{out} was started with other settings than these; see config.yaml")
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    (out / "config.yaml").write_text(settings, encoding="utf-8")
+    versions = {"fed-medsa": __version__, "python": platform.python_version()}
+    write_json(out / "versions.json", versions | {name: version(name) for name in PACKAGES})
+    return out
+
+
+def simulate(config: SimulatedRun, run: Path, console: Console) -> None:
+    """Run what is missing of the comparison in `run`, then write its results and report."""
+    if not (run / "split.json").exists():
+        dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
+        write_split(dealt, run / "split.json")
+    sites = list(read_split(run / "split.json").sites)
+    check_data(run, config, console)
+    todo = [plan for plan in plans(config, run, sites) if not finished(plan)]
+    with Progress(console, sum(answers(plan, len(sites)) for plan in todo)) as progress:
+        for plan in todo:
+            progress.start(plan.row, plan.folder.name)
+            run_plan(plan, run, sites, progress.advance)
+    write_results(config, run, sites)
+    page = write_report(run)
+    print_table(run, console)
+    console.print(f"Report: {page}")
+
+
+def check_data(run: Path, config: SimulatedRun, console: Console) -> None:
+    """Read every case once before any training: a broken file must not end a night's run."""
+    open_sites.cache_clear()
+    for name, site in open_sites(run).items():
+        if name != POOLED:
+            for number in range(len(site.parts["train"])):
+                site.frames(config.model.frame)[number]
+            for part in ("val", "test"):
+                for case in site.parts.get(part, ()):
+                    case.load()
+    logger.info("read and checked all cases")
+
+
+def finished(plan: Plan) -> bool:
+    """Whether a federation ended: its final state is scored and linked."""
+    return (plan.folder / "final").exists() and bool(test_scores(plan.folder))
+
+
+def answers(plan: Plan, sites: int) -> int:
+    """How many answers of sites a federation still needs, for the progress bar."""
+    left = plan.config.rounds - (latest_round(plan.folder) or 0)
+    every = plan.config.evaluate.every
+    evaluations = (left // every if every else 0) * sites
+    return sites + 1 + left * len(plan.train_on) + evaluations + sites
+
+
+def run_plan(
+    plan: Plan, run: Path, sites: list[str], listen: Callable[[str, str], None]
+) -> None:
+    """One federation: the coordinator's app and the sites' app on the chosen engine."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    quorum = len(plan.train_on)
+    server = make_server_app(plan.config, plan.folder, plan.train_on, sites, quorum)
+    if plan.config.sim.engine == "ray":
+        run_with_ray(server, run, len(sites) + 1, plan.config.sim.processors)
+    else:
+        run_in_process(server, run, [*sites, POOLED], listen)
+    missing = [s for s in sites if any(s not in by for by in test_scores(plan.folder).values())]
+    if missing or not finished(plan):
+        raise MedsaError(f"{plan.row}: not every site was scored; missing: {', '.join(missing)}")
+
+
+def print_table(run: Path, console: Console) -> None:
+    """The rows of the comparison on the terminal."""
+    for prompt, rows in read_results(run).items():
+        table = Table(title=f"Dice on test cases, prompt: {prompt}", title_justify="left")
+        for heading in ("row", "mean", "worst site", "gap"):
+            table.add_column(heading, justify="left" if heading == "row" else "right")
+        for name, values in rows.items():
+            table.add_row(name, *(f"{values[key]:.3f}" for key in ("mean", "worst_site", "gap")))
+        console.print(table)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

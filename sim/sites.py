@@ -1,0 +1,48 @@
+"""Virtual sites: the parts of one data set on this machine, opened once per process."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context
+
+from client.site import Site
+from medsa_model.data.sample import Case
+from medsa_model.device import choose_device
+from medsa_model.errors import ConfigError
+from sim.config import SimulatedRun, load_simulation
+from sim.partition import read_split
+
+POOLED = "pooled"
+"""Name of the virtual site that holds everybody's training cases: the centralised reference."""
+
+
+def open_cases(config: SimulatedRun) -> list[Case]:
+    """All cases of the run's data set; raises `ConfigError` when a root is needed and missing."""
+    root = config.data.root
+    if root is None and config.data.kind != "synthetic":
+        raise ConfigError("data.root is empty: say where the data set lies, data.root=PATH")
+    return config.data.open(root or Path())
+
+
+@lru_cache(maxsize=1)
+def open_sites(run: Path) -> dict[str, Site]:
+    """Every site of the simulation in `run`, and the pooled one, in a fixed order."""
+    config = load_simulation(run / "config.yaml")
+    split = read_split(run / "split.json")
+    cases = {case.case: case for case in open_cases(config)}
+    device = choose_device(config.sim.device)
+    parts = {
+        site: {part: [cases[name] for name in names] for part, names in named.items()}
+        for site, named in split.sites.items()
+    }
+    parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
+    checkpoint, workers = config.model.checkpoint, config.sim.workers
+    return {name: Site(name, part, device, checkpoint, workers) for name, part in parts.items()}
+
+
+def open_site(run: Path, context: Context) -> Site:
+    """The site of a message: by name in process, by number under Flower's own engine."""
+    sites = open_sites(run)
+    if "site" in context.node_config:
+        return sites[str(context.node_config["site"])]
+    return list(sites.values())[int(str(context.node_config["partition-id"]))]

@@ -1,0 +1,20 @@
+"""Shared fixtures: a small model of 48 x 48 pixels whose windows are padded (6 tokens, window 8)."""
+
+import pytest
+import torch
+
+from medsa_model.backbone import Base, load_base
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def tiny() -> Base:
+    """`vit_tiny` with random weights in a frame of 48 pixels."""
+    base = load_base("vit_tiny", 48, None, "random", 3)
+    with torch.no_grad():  # so that position tables and normalisation biases matter
+        generator = torch.Generator().manual_seed(5)
+        for name, parameter in base.model.named_parameters():
+            if "rel_pos" in name or name.endswith("bias"):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return base

@@ -1,0 +1,84 @@
+"""Strategies against hand-computed numbers, and what every member of the union must hold."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsa_model.strategies import FedAdam, FedAvg, FedProx, Update, weighted_mean
+
+ALL = [FedAvg(), FedProx(), FedAdam()]
+
+
+def state(*values: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.tensor(values)}
+
+
+def test_fedavg_weights_by_number_of_cases():
+    updates = [Update(state(1.0, 0.0), 1), Update(state(4.0, 8.0), 3)]
+    following, memory = FedAvg().aggregate(state(9.0, 9.0), updates, {})
+    assert following["w"].tolist() == [3.25, 6.0] and memory == {}
+
+
+def test_fedavg_uniform_ignores_the_number_of_cases():
+    updates = [Update(state(1.0), 1), Update(state(4.0), 1000)]
+    following, _ = FedAvg(weighting="uniform").aggregate(state(0.0), updates, {})
+    assert following["w"].tolist() == [2.5]
+
+
+def test_fedprox_is_fedavg_on_the_server_and_pulls_at_the_sites():
+    updates = [Update(state(1.0), 1), Update(state(4.0), 3)]
+    prox, avg = (s.aggregate(state(0.0), updates, {})[0] for s in (FedProx(mu=0.5), FedAvg()))
+    assert torch.equal(prox["w"], avg["w"])
+    assert FedProx(mu=0.5).proximal == 0.5 and FedAvg().proximal == 0.0
+
+
+def test_fedadam_two_steps_by_hand():
+    strategy = FedAdam(rate=0.1, beta1=0.9, beta2=0.99, tau=0.001)
+    current, memory = state(1.0), {}
+    first = second = 0.0
+    expected = 1.0
+    for target in (2.0, 0.5):
+        change = target - expected
+        first = 0.9 * first + 0.1 * change
+        second = 0.99 * second + 0.01 * change**2
+        expected = expected + 0.1 * first / (second**0.5 + 0.001)
+        current, memory = strategy.aggregate(current, [Update(state(target), 5)], memory)
+        assert current["w"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.kind)
+def test_names_shapes_and_types_are_kept(strategy):
+    current = {"a": torch.zeros(2, 3), "b": torch.zeros(())}
+    update = Update({"a": torch.ones(2, 3), "b": torch.ones(())}, 2)
+    following, _ = strategy.aggregate(current, [update, update], {})
+    assert list(following) == ["a", "b"]
+    assert all(following[n].shape == current[n].shape for n in current)
+    assert all(t.dtype == torch.float32 for t in following.values())
+    assert not current["a"].any()  # the arguments are not changed
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(), FedProx()], ids=lambda s: s.kind)
+def test_one_site_is_the_identity_bit_for_bit(strategy):
+    value = {"w": torch.randn(100)}
+    following, _ = strategy.aggregate({"w": torch.zeros(100)}, [Update(value, 7)], {})
+    assert torch.equal(following["w"], value["w"])
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.kind)
+def test_sites_that_agree_with_the_global_state_leave_it(strategy):
+    value = {"w": torch.randn(50)}
+    updates = [Update(value, 3), Update(value, 5)]
+    following, _ = strategy.aggregate(value, updates, {})
+    torch.testing.assert_close(following["w"], value["w"], atol=1e-7, rtol=0)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=8), st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_the_mean_does_not_depend_on_the_order_and_stays_in_range(counts, random):
+    updates = [Update(state(float(n)), count) for n, count in enumerate(counts)]
+    shuffled = updates[:]
+    random.shuffle(shuffled)
+    mean = weighted_mean(updates, "examples")["w"].item()
+    assert mean == pytest.approx(weighted_mean(shuffled, "examples")["w"].item(), rel=1e-6)
+    assert -1e-6 <= mean <= len(counts) - 1 + 1e-6

@@ -1,0 +1,77 @@
+"""Adapter states, their manifest, and their way through Flower records."""
+
+import pytest
+import torch
+from flwr.app import RecordDict
+
+from medsa_model.adapters import Msa
+from medsa_model.errors import ManifestError
+from medsa_model.records import serialised_bytes, to_arrays, to_metrics, to_state
+from medsa_model.state import adapter_state, check_state, load_adapter_state, manifest_of
+
+
+@pytest.fixture
+def model(tiny):
+    Msa().inject(tiny.model, 0)
+    return tiny.model
+
+
+def test_a_state_is_a_copy_and_loads_back(model):
+    state = adapter_state(model)
+    changed = {name: tensor + 1 for name, tensor in state.items()}
+    load_adapter_state(model, changed)
+    assert all(torch.equal(t, changed[n]) for n, t in adapter_state(model).items())
+    assert not any(torch.equal(state[n], changed[n]) for n in state)
+
+
+def test_a_state_survives_flower_records_bit_for_bit(model):
+    state = adapter_state(model)
+    back = to_state(to_arrays(state))
+    assert list(back) == list(state)
+    assert all(torch.equal(back[n], state[n]) and back[n].dtype == torch.float32 for n in state)
+
+
+def test_the_message_is_as_large_as_its_tensors_and_little_more(model):
+    manifest = manifest_of(model, "0" * 64, 48)
+    size = serialised_bytes(RecordDict({"arrays": to_arrays(adapter_state(model))}))
+    assert manifest.size_in_bytes < size < 1.05 * manifest.size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s, n: s.pop(n), "missing"),
+        (lambda s, n: s.update(extra=torch.zeros(1)), "unknown extra"),
+        (lambda s, n: s.update({n: s[n][:-1]}), "expected"),
+        (lambda s, n: s.update({n: s[n].double()}), "float64, expected torch.float32"),
+        (lambda s, n: s.update({n: s[n] * torch.nan}), "not finite"),
+    ],
+    ids=["missing", "unknown", "shape", "type", "not finite"],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(model, spoil, message):
+    before, state = adapter_state(model), adapter_state(model)
+    spoil(state, next(iter(state)))
+    with pytest.raises(ManifestError, match=message):
+        load_adapter_state(model, state)
+    assert all(torch.equal(t, before[n]) for n, t in adapter_state(model).items())
+
+
+def test_the_manifest_tells_bases_shapes_and_frames_apart(model):
+    one = manifest_of(model, "a" * 64, 48)
+    assert one.sha256 == manifest_of(model, "a" * 64, 48).sha256
+    assert one.sha256 != manifest_of(model, "b" * 64, 48).sha256
+    assert one.sha256 != manifest_of(model, "a" * 64, 64).sha256
+
+
+def test_all_problems_are_listed_up_to_ten():
+    shapes = {f"t{number}": (2,) for number in range(20)}
+    with pytest.raises(ManifestError) as caught:
+        check_state({}, shapes)
+    assert "20 problems" in str(caught.value) and str(caught.value).count("missing") == 10
+
+
+def test_metrics_become_plain_numbers():
+    import numpy as np
+
+    record = to_metrics({"count": 3, "dice": np.float32(0.5)})  # type: ignore[dict-item]
+    assert record["count"] == 3 and record["dice"] == 0.5

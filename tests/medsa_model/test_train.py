@@ -1,0 +1,93 @@
+"""fit(): reproducible, its batches cover all cases, FedProx pulls, the base stays frozen."""
+
+import numpy as np
+import pytest
+import torch
+
+from medsa_model.adapters import Msa
+from medsa_model.build import frozen_sha256
+from medsa_model.data.frames import Frames, TrainingBatches
+from medsa_model.data.synthetic import Synthetic
+from medsa_model.losses import Loss
+from medsa_model.prompts import Box, Click
+from medsa_model.state import adapter_state, load_adapter_state
+from medsa_model.train import Train, fit
+
+KINDS = (Click(), Box(overlap=0.75))
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    cases = Synthetic(sites=1, cases_per_site=6).open()
+    return Frames(cases, 48)
+
+
+@pytest.fixture
+def model(tiny):
+    Msa().inject(tiny.model, 0)
+    return tiny.model
+
+
+def run(model, frames, seed=(0, 1, 0), steps=3, **more):
+    train = Train(steps=steps, batch_size=2, rate=1e-2)
+    return fit(model, frames, KINDS, Loss().build(), train, steps, 0.0, seed, **more)
+
+
+def test_the_same_seed_trains_the_same_state_bit_for_bit(model, frames):
+    start = adapter_state(model)
+    one = run(model, frames)
+    load_adapter_state(model, start)
+    two = run(model, frames)
+    assert one.loss == two.loss
+    assert all(torch.equal(one.state[n], two.state[n]) for n in start)
+
+
+def test_another_round_sees_other_batches(model, frames):
+    start = adapter_state(model)
+    one = run(model, frames, (0, 1, 0))
+    load_adapter_state(model, start)
+    assert run(model, frames, (0, 1, 1)).loss != one.loss
+
+
+def test_training_lowers_the_loss_and_leaves_the_base(model, frames):
+    before = frozen_sha256(model)
+    first = run(model, frames, steps=2).loss
+    run(model, frames, (0, 1, 1), steps=30)
+    assert run(model, frames, (0, 1, 2), steps=2).loss < first
+    assert frozen_sha256(model) == before
+
+
+def test_a_strong_proximal_term_keeps_the_state_near_the_start(model, frames):
+    def moved(proximal: float) -> float:
+        load_adapter_state(model, start)
+        state = run(model, frames, steps=8, proximal=proximal).state
+        return float(sum((state[n] - start[n]).square().sum() for n in start))
+
+    start = adapter_state(model)
+    assert moved(100.0) < moved(0.0)
+
+
+def test_the_proximal_gradient_is_that_of_the_penalty(model, frames):
+    """One step with mu equals one step on loss + mu / 2 |w - w0|^2: at w0 both are the same."""
+    start = adapter_state(model)
+    plain = run(model, frames, steps=1).state
+    load_adapter_state(model, start)
+    pulled = run(model, frames, steps=1, proximal=5.0).state
+    assert all(torch.equal(plain[n], pulled[n]) for n in start)
+
+
+def test_batches_use_every_case_equally_often(frames):
+    batches = TrainingBatches(frames, KINDS, 6, 2, 1, True, (3,))
+    counts = np.bincount(batches.order.flatten(), minlength=6)
+    assert batches.order.shape == (6, 2) and counts.tolist() == [2] * 6
+
+
+def test_a_batch_is_a_function_of_its_step(frames):
+    one, two = (TrainingBatches(frames, KINDS, 4, 2, 2, True, (3,))[2] for _ in range(2))
+    assert torch.equal(one.image, two.image) and torch.equal(one.mask, two.mask)
+    assert one.mask.shape[0] == 4 and len(one.prompt) == 4
+
+
+def test_epochs_become_steps_by_the_number_of_cases():
+    train = Train(epochs=2, batch_size=8)
+    assert train.steps_for(16) == 4 and train.steps_for(20) == 5 and train.steps_for(3) == 2
