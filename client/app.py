@@ -6,7 +6,7 @@ configuration record with the run as JSON; code never travels.
 
 from collections.abc import Callable
 
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.site import Site, evaluate_site, train_site
@@ -52,9 +52,9 @@ def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
 
 
 def _introduce(site: Site) -> RecordDict:
-    facts: dict[str, str | int] = {"site": site.name, "version": __version__}
-    counts = {part: len(cases) for part, cases in site.parts.items()}
-    return RecordDict({"site": ConfigRecord(facts), "cases": MetricRecord(counts)})
+    facts = ConfigRecord({"site": site.name, "version": __version__})
+    counts = to_metrics({part: len(cases) for part, cases in site.parts.items()})
+    return RecordDict({"site": facts, "cases": counts})
 
 
 def _train(site: Site, content: RecordDict) -> RecordDict:

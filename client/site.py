@@ -1,7 +1,7 @@
 """One hospital: its cases by part, its device, and what it answers to the coordinator."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Site:
     """
 
     name: str
-    parts: dict[str, Sequence[Case]]
+    parts: Mapping[str, Sequence[Case]]
     device: torch.device
     checkpoint: Path | None = None
     workers: int = 0

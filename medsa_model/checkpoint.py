@@ -12,6 +12,7 @@ A round directory is written beside its place and renamed, so it is there whole 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,10 +31,12 @@ class Round:
     number: int
     state: AdapterState
     memory: Memory
-    facts: dict[str, object]
+    facts: Mapping[str, object]
 
 
-def save_round(run: Path, round_: Round, manifest: Manifest, sections: dict[str, object]) -> Path:
+def save_round(
+    run: Path, round_: Round, manifest: Manifest, sections: Mapping[str, object]
+) -> Path:
     """Write a round directory; `sections` are the model and adapter sections of the run."""
     place = run / "rounds" / f"{round_.number:04d}"
     draft = place.with_name(f".{place.name}.draft")

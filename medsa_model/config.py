@@ -22,7 +22,6 @@ from medsa_model.section import Section
 from medsa_model.strategies import FedAvg, Strategy
 from medsa_model.train import Train
 
-
 T = typing.TypeVar("T", bound=Section)
 
 

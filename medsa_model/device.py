@@ -21,7 +21,7 @@ def has_bfloat16(device: torch.device) -> bool:
     Without hardware support bfloat16 is hundreds of times slower than float32 on a processor.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)

@@ -75,9 +75,7 @@ def predict(
             prompt = collate(fixed_prompts(kind, frame, present, seed, case.case)).to(device)
             logits = model.to_frame(model.decode(embedding, prompt)[0])[:, 0]
             found = from_frame(logits, frame.content, frame.original) > 0
-            predictions.append(
-                Prediction(case.case, kind.name, found.cpu(), sample.mask[present])
-            )
+            predictions.append(Prediction(case.case, kind.name, found.cpu(), sample.mask[present]))
     return predictions
 
 

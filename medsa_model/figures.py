@@ -62,6 +62,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": BLACK,
     "font.size": 9.5,
     "legend.frameon": False,
+    "lines.markeredgewidth": 0.8,
     "svg.fonttype": "none",
     "svg.hashsalt": "fed-medsa",  # the same run gives the same bytes
 }
@@ -86,23 +87,16 @@ def draw_sites(sites: Sequence[str], rows: Mapping[str, Mapping[str, float]]) ->
             row = rows[name]
             known = [(row[site], position) for position, site in enumerate(sites) if site in row]
             # A little apart in height: equal scores must not hide each other.
-            x, y = (
-                [value for value, _ in known],
-                [at + _apart(number, len(shown)) for _, at in known],
-            )
-            look: dict[str, Any] = {
-                "s": 52,
-                "edgecolor": "white",
-                "linewidth": 0.8,
-                **ROW_LOOKS[name],
-            }
-            axes.scatter(x, y, label=label(name), **look)
+            x = [value for value, _ in known]
+            y = [position + _apart(number, len(shown)) for _, position in known]
+            axes.scatter(x, y, s=52, edgecolor="white", label=label(name), **ROW_LOOKS[name])
         axes.set_yticks(range(len(sites)), [_plain(site) for site in sites])
         axes.set_ylim(len(sites) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.tick_params(left=False)
         axes.set_xlabel("Dice")
-        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.4)
+        if shown:
+            figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.4)
         return _bytes(figure, "svg")
 
 

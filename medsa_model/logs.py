@@ -14,7 +14,10 @@ logger = logging.getLogger("medsa")
 def set_up(verbose: bool) -> None:
     """Log the project's messages to the terminal's error stream; Flower's only when they warn."""
     handler = RichHandler(
-        console=Console(stderr=True), show_path=False, show_level=verbose, log_time_format="%H:%M:%S"
+        console=Console(stderr=True),
+        show_path=False,
+        show_level=verbose,
+        log_time_format="%H:%M:%S",
     )
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)

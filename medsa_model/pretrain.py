@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medsa_model.backbone import file_sha256, initialise
 from medsa_model.device import autocast, choose_device
-from medsa_model.prompts import Prompt, Row, collate, corrective_click, random_click, tight_box
+from medsa_model.prompts import Row, collate, corrective_click, random_click, tight_box
 from medsa_model.sam import ARCHITECTURES, MedSam, build_sam
 from medsa_model.scenes import MOST_OBJECTS, generate_scene
 
@@ -48,9 +48,7 @@ Example = tuple[Tensor, Tensor, list[Row]]
 class Scenes(Dataset[Example]):
     """Item i: image (3, S, S), masks (P, S, S) of P drawn objects, a click or box for each."""
 
-    def __init__(
-        self, seed: int, steps: int, batch: int, prompts: int, curriculum: float
-    ) -> None:
+    def __init__(self, seed: int, steps: int, batch: int, prompts: int, curriculum: float) -> None:
         self.seed, self.steps, self.batch, self.prompts = seed, steps, batch, prompts
         self.curriculum = curriculum
 
@@ -88,7 +86,7 @@ def loss_of(logits: Tensor, iou: Tensor, masks: Tensor, balance: float) -> Tenso
 
     `logits (N, 1, h, w)`, `iou (N, 1)`, `masks (N, S, S) bool`: pooled to h x w as soft targets.
     """
-    target = F.adaptive_avg_pool2d(masks[:, None].float(), logits.shape[-2:])
+    target = F.adaptive_avg_pool2d(masks[:, None].float(), (logits.shape[-2], logits.shape[-1]))
     probability = logits.sigmoid()
     shared = (probability * target).sum((1, 2, 3))
     dice = 1 - (2 * shared + 1) / (probability.sum((1, 2, 3)) + target.sum((1, 2, 3)) + 1)
@@ -103,7 +101,9 @@ def loss_of(logits: Tensor, iou: Tensor, masks: Tensor, balance: float) -> Tenso
     return entropy + dice.mean() + 0.2 * F.mse_loss(iou[:, 0], reached)
 
 
-def corrected(rows: list[Row], masks: Tensor, logits: Tensor, rng: np.random.Generator) -> list[Row]:
+def corrected(
+    rows: list[Row], masks: Tensor, logits: Tensor, rng: np.random.Generator
+) -> list[Row]:
     """Add a second click where the first answer `logits (N, 1, S, S)` was wrong."""
     result = []
     for (points, labels, box), mask, answer in zip(rows, masks.numpy(), logits[:, 0], strict=True):
@@ -224,7 +224,9 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
                     answer = model.decode(embedding.detach(), collate(rows).to(device))[0]
                 rows = corrected(rows, masks, model.to_frame(answer).cpu(), rng)
             logits, iou = model.decode(embedding, collate(rows).to(device))
-        loss = loss_of(logits.float(), iou.float(), masks.to(device), 1 - _ramp(progress, curriculum))
+        loss = loss_of(
+            logits.float(), iou.float(), masks.to(device), 1 - _ramp(progress, curriculum)
+        )
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -289,7 +291,9 @@ def _write_backbone(out: Path, average: dict[str, Tensor], held_out: int,
 def main() -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to and resume from")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write to and resume from"
+    )
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--prompts", type=int, default=4, help="prompts a scene")

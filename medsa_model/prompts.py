@@ -187,9 +187,7 @@ def shifted_box(
     return at(low)
 
 
-def box_iou(
-    a: tuple[float, float, float, float], b: tuple[float, float, float, float]
-) -> float:
+def box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes, counted in whole pixels (a corner is a pixel)."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1

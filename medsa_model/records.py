@@ -3,6 +3,8 @@
 Tensors travel as float32 arrays under their names; metrics as plain numbers.
 """
 
+from collections.abc import Mapping
+
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
@@ -19,9 +21,11 @@ def to_state(arrays: ArrayRecord) -> AdapterState:
     return {name: tensor.clone() for name, tensor in arrays.to_torch_state_dict().items()}
 
 
-def to_metrics(metrics: dict[str, float | int]) -> MetricRecord:
+def to_metrics(metrics: Mapping[str, float | int]) -> MetricRecord:
     """Plain numbers as Flower's metric record (NumPy scalars would be refused)."""
-    plain = {name: v if isinstance(v, int) else float(v) for name, v in metrics.items()}
+    plain: dict[str, int | float | list[int] | list[float]] = {
+        name: v if isinstance(v, int) else float(v) for name, v in metrics.items()
+    }
     return MetricRecord(plain)
 
 

@@ -92,9 +92,7 @@ def _head(run: Run, mean: dict[int, float]) -> Json:
     rounds = str(run.summary.get("rounds") or run.configured("rounds"))
     seed = str(run.summary.get("seed", run.configured("seed")))
     facts = {
-        "Kind": {"True": "simulation", "False": "real sites"}.get(
-            str(run.report.get("simulated")), ""
-        ),
+        "Kind": "simulation" if run.simulated else "",
         "Backbone": str(mapping(run.summary.get("model")).get("backbone", "")),
         "Rounds": rounds if run.finished else f"{done} of {rounds}" if rounds else str(done),
         "Seed": seed,
@@ -157,8 +155,8 @@ def _costs(run: Run) -> Json:
     communication = {
         "Up, each site and round": sent.get("up_bytes_per_site_round"),
         "Down, each site and round": sent.get("down_bytes_per_site_round"),
-        "Up, whole run": sent.get("total_up_bytes"),
-        "Down, whole run": sent.get("total_down_bytes"),
+        "Up, all sites and rounds": sent.get("total_up_bytes"),
+        "Down, all sites and rounds": sent.get("total_down_bytes"),
         "Full model, for comparison": full,
     }
     shown = {
@@ -194,8 +192,10 @@ def _examples(run: Run) -> list[dict[str, str]]:
         content = path.read_bytes() if path.is_file() else b""
         if content.startswith(PNG_SIGNATURE):
             where = {key: str(entry.get(key, "")) for key in ("site", "case", "prompt")}
-            dice = in_order(mapping(entry.get("dice")))
-            scores = [f"{label(row)} {score(number(value))}" for row, value in dice.items()]
+            scores = [
+                f"{label(row.replace('-', '_'))} {score(number(value))}"
+                for row, value in mapping(entry.get("dice")).items()
+            ]
             shown.append(where | {"scores": ", ".join(scores), "address": _address(content, "png")})
     return shown
 

@@ -97,7 +97,12 @@ def _events(text: str) -> Iterator[Json]:
 
 
 def last_change(run: Run) -> datetime:
-    """When the run last wrote something, in local time."""
+    """When the run last wrote something: by its last event, else by its files, in local time."""
+    for event in reversed(run.events):
+        try:
+            return datetime.fromisoformat(event["time"]).astimezone()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
     names = ("summary.json", "metrics.jsonl", "config.yaml")
     there = [path for name in names if (path := run.folder / name).is_file()]
     return datetime.fromtimestamp((there or [run.folder])[0].stat().st_mtime)

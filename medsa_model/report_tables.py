@@ -81,10 +81,14 @@ def sites_table(prompt: str, rows: Json, test_cases: Mapping[str, int]) -> Table
         cells += [Cell(score(value), value) for value in values.values()]
         if compared:
             gain = difference(values["federated"], values["local"])
-            cells.append(Cell(signed(gain), gain, style="gain" if gain and gain > 0 else ""))
+            cells.append(Cell(signed(gain), gain, style=_direction(gain)))
         body.append(cells)
     header += [f"Federated {MINUS} alone"] if compared else []
     return Table(f"Dice, prompt: {prompt}" if prompt else "Dice", header, body)
+
+
+def _direction(gain: float | None) -> str:
+    return "" if not gain else "gain" if gain > 0 else "loss"
 
 
 def classes_table(rows: Json) -> Table | None:

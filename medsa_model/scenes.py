@@ -102,7 +102,7 @@ def _outline(
         distance = np.maximum(np.abs(v - bend * u * u) - width, np.abs(u) - 1.3 * radius)
     else:  # an ellipse
         distance = np.hypot(u, v) - radius
-    return distance.astype(np.float32)
+    return np.asarray(distance, np.float32)
 
 
 def _paint(
@@ -141,16 +141,14 @@ def _paint(
         painted = share * painted + (1 - share) * surroundings
     softness = np.float32(rng.uniform(0.5, 2.0))
     if rng.random() < 0.3:  # a wide, blurred border
-        softness = np.float32(max(softness, rng.uniform(0.05, 0.3) * radius))
+        softness = max(softness, np.float32(rng.uniform(0.05, 0.3) * radius))
     opacity = 1 / (1 + np.exp(np.clip(2 * distance / softness, -20, 20)))
     opacity = (opacity * rng.uniform(0.8, 1.0) if rng.random() < 0.3 else opacity)[..., None]
     image[top:bottom, left:right] = under * (1 - opacity) + np.clip(painted, 0, 1) * opacity
     objects[top:bottom, left:right][distance < 0] = number
 
 
-def _blotched(
-    rng: np.random.Generator, painted: Array, y: Array, x: Array, radius: float
-) -> Array:
+def _blotched(rng: np.random.Generator, painted: Array, y: Array, x: Array, radius: float) -> Array:
     """Blotches of other shades inside one object: they belong to it, its outline stays."""
     for _ in range(rng.integers(1, 6)):
         angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.9) * radius
@@ -194,7 +192,10 @@ def _camera(rng: np.random.Generator, image: Array) -> Array:
         image = image * light[..., None]
     if rng.random() < 0.15:
         y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-        image = image * (1 - rng.uniform(0.2, 0.9) * np.clip(1.5 * np.hypot(x, y), 0, 1) ** 4)[..., None]
+        image = (
+            image
+            * (1 - rng.uniform(0.2, 0.9) * np.clip(1.5 * np.hypot(x, y), 0, 1) ** 4)[..., None]
+        )
     if rng.random() < 0.5:
         noise = rng.standard_normal(image.shape, dtype=np.float32)
         image = image + np.float32(rng.uniform(0, 0.05)) * noise

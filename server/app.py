@@ -71,8 +71,10 @@ def federate(
         state, memory = config.strategy.aggregate(current.state, updates, current.memory)
         number = current.number + 1
         due = config.evaluate.every and number % config.evaluate.every == 0
-        dice = evaluate_round(grid, config, run, built, scoring, state, number, "val") if due else None
-        facts = {"sites": [n.site for n in training], "validation_dice": dice}
+        dice = (
+            evaluate_round(grid, config, run, built, scoring, state, number, "val") if due else None
+        )
+        facts: dict[str, object] = {"sites": [n.site for n in training], "validation_dice": dice}
         current = Round(number, state, memory, facts)
         save_round(run, current, built.manifest, sections)
         append_metrics(run, "round", round=number, seconds=round(time.monotonic() - started, 3))
@@ -89,9 +91,7 @@ def train_round(
     content = order(config, built.manifest, current.state, round=str(current.number))
     targets = {node.node_id: node.site for node in sites}
     group, updates = str(current.number + 1), {}
-    for answer in exchange(
-        grid, targets, MessageType.TRAIN, content, group, SECONDS_TO_ANSWER
-    ):
+    for answer in exchange(grid, targets, MessageType.TRAIN, content, group, SECONDS_TO_ANSWER):
         try:
             updates[answer.site] = accept(answer, built.manifest)
         except ManifestError as error:

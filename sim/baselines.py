@@ -50,11 +50,11 @@ def otsu(image: NDArray[np.uint8], prompt: Row) -> Mask | None:
         x0, y0, x1, y1 = (round(v) for v in prompt[2])
         inside = np.zeros_like(dark)
         inside[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = True
-        return dark & inside
+        return np.asarray(dark & inside)
     x, y = prompt[0][0] if prompt[0] else (blue.shape[1] / 2, blue.shape[0] / 2)
     parts, count = ndimage.label(dark)
     if not count:
-        return dark
+        return np.asarray(dark)
     rows, columns = np.nonzero(dark)
     nearest = np.argmin((rows - y) ** 2 + (columns - x) ** 2)
     part = parts == parts[rows[nearest], columns[nearest]]

@@ -58,6 +58,4 @@ def reference(config: SimulatedRun, name: str) -> SimulatedRun:
         model = config.model.model_copy(update={"weights": "random", "checkpoint": None})
         return config.model_copy(update={"model": model, "adapter": Full()})
     adapter = config.adapter if isinstance(config.adapter, Msa) else Msa()
-    return config.model_copy(
-        update={"adapter": adapter.model_copy(update={"train_decoder": True})}
-    )
+    return config.model_copy(update={"adapter": adapter.model_copy(update={"train_decoder": True})})

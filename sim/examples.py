@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from medsa_model.config import RunConfig
 from medsa_model.data.sample import Case
-from medsa_model.evaluate import fixed_prompts, predict, present_structures, score
 from medsa_model.data.transforms import to_frame
+from medsa_model.evaluate import fixed_prompts, predict, present_structures, score
 from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState, load_adapter_state
 from sim.summary import write_json
@@ -35,7 +35,7 @@ def write_examples(
     `states` is by site, then by row. The strip shows the first structure and the main prompt.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    entries = []
+    entries: list[dict[str, object]] = []
     for site, chosen in cases.items():
         for case in chosen:
             tiles, dice = _tiles(case, states[site], model, config)
@@ -87,8 +87,9 @@ def _with_prompt(
     factor: float,
 ) -> NDArray[np.uint8]:
     """Draw clicks as dots and the box as a frame; `factor` is image pixels per frame pixel."""
-    mask = np.zeros(image.shape[:2], bool)
-    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), bool)
+    y, x = np.mgrid[:height, :width]
     for px, py in points:
         mask |= np.hypot(x - (px + 0.5) * factor, y - (py + 0.5) * factor) < max(mask.shape) / 40
     if box is not None:

@@ -90,9 +90,7 @@ class InProcessGrid(Grid):
             reply = self.app(message, context)
         except Exception as error:  # what Flower's runtime does with an app that fails
             reason = type(error).__name__
-            reply = Message(
-                Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message
-            )
+            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
         finally:
             TaskIdentity.node_id = COORDINATOR
         self.listen(message.metadata.message_type, str(context.node_config["site"]))

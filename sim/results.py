@@ -49,7 +49,9 @@ def write_results(config: SimulatedRun, run: Path, sites: Sequence[str]) -> None
                 scores[name] = single[name][prompt]
         return {name: row(score, seconds[name]) for name, score in scores.items()}
 
-    pooled = {name: single[name] for name in ("federated", "centralized") if name in single}
+    pooled: dict[str, Scores] = {
+        name: single[name] for name in ("federated", "centralized") if name in single
+    }
     matrices = {prompt: cross_site(models, pooled, prompt) for prompt in prompts}
     built = {p.row: _build(p) for p in todo if p.row not in ("zero_shot", "local", "centralized")}
     main = built["federated"]

@@ -1,8 +1,8 @@
 """`medsa-sim`: simulate a federation of several sites on this machine and compare it.
 
-    medsa-sim --config configs/demo.yaml
-    medsa-sim --config configs/isic.yaml data.root=PATH rounds=4 --out runs/short
-    medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
+medsa-sim --config configs/demo.yaml
+medsa-sim --config configs/isic.yaml data.root=PATH rounds=4 --out runs/short
+medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
 """
 
 import argparse
@@ -139,9 +139,7 @@ def answers(plan: Plan, sites: int) -> int:
     return sites + 1 + left * len(plan.train_on) + evaluations + sites
 
 
-def run_plan(
-    plan: Plan, run: Path, sites: list[str], listen: Callable[[str, str], None]
-) -> None:
+def run_plan(plan: Plan, run: Path, sites: list[str], listen: Callable[[str, str], None]) -> None:
     """One federation: the coordinator's app and the sites' app on the chosen engine."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     quorum = len(plan.train_on)

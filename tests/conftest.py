@@ -1,11 +1,11 @@
-"""Shared fixtures: a small model of 48 x 48 pixels whose windows are padded (6 tokens, window 8)."""
+"""Shared fixtures: a small model of 48 x 48 pixels whose windows are padded (6 tokens, not 8)."""
 
 import pytest
 import torch
 
 from medsa_model.backbone import Base, load_base
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 
 @pytest.fixture

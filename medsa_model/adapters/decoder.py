@@ -5,6 +5,8 @@ each before its residual sum. Wu et al. 2025, "Medical SAM Adapter", Medical Ima
 102:103547, figure 2(c), without the hyper-prompting of the first one.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from medsa_model.adapters.bottleneck import Bottleneck
@@ -13,9 +15,9 @@ from medsa_model.adapters.bottleneck import Bottleneck
 class AdaptedTwoWayBlock(nn.Module):
     """A frozen two-way block of SAM with three bottlenecks of `hidden` channels."""
 
-    def __init__(self, block: nn.Module, width: int, hidden: int, scale: float) -> None:
+    def __init__(self, block: Any, width: int, hidden: int, scale: float) -> None:
         super().__init__()
-        self.block = block
+        self.block: Any = block
         self.token_adapter = Bottleneck(width, hidden)
         self.mlp_adapter = Bottleneck(width, hidden)
         self.image_adapter = Bottleneck(width, hidden)
@@ -39,9 +41,7 @@ class AdaptedTwoWayBlock(nn.Module):
         adapted = self.scale * self.mlp_adapter(queries)
         queries = block.norm3(queries + (block.mlp(queries) + adapted))
 
-        attended = block.cross_attn_image_to_token(
-            q=keys + key_pe, k=queries + query_pe, v=queries
-        )
+        attended = block.cross_attn_image_to_token(q=keys + key_pe, k=queries + query_pe, v=queries)
         keys = block.norm4(keys + (attended + self.image_adapter(attended)))
         return queries, keys
 
@@ -49,18 +49,19 @@ class AdaptedTwoWayBlock(nn.Module):
 class AdaptedAttention(nn.Module):
     """The decoder's final attention with a bottleneck on its output."""
 
-    def __init__(self, attention: nn.Module, width: int, hidden: int) -> None:
+    def __init__(self, attention: Any, width: int, hidden: int) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention: Any = attention
         self.adapter = Bottleneck(width, hidden)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`q (B, T, C)`, `k` and `v (B, h * w, C)` to (B, T, C)."""
         attended: Tensor = self.attention(q=q, k=k, v=v)
-        return attended + self.adapter(attended)
+        adapted: Tensor = self.adapter(attended)
+        return attended + adapted
 
 
-def adapt_decoder(decoder: nn.Module, hidden: int, scale: float) -> None:
+def adapt_decoder(decoder: Any, hidden: int, scale: float) -> None:
     """Replace the two-way blocks and the final attention by their adapted forms, in place."""
     transformer = decoder.transformer
     width = transformer.embedding_dim

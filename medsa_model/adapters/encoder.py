@@ -8,6 +8,8 @@ One acts on what attention adds, before the residual sum; one runs parallel to t
 Wu et al. 2025, "Medical SAM Adapter", Medical Image Analysis 102:103547, figure 2(b).
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from medsa_model.adapters.attention import block_attention
@@ -17,9 +19,9 @@ from medsa_model.adapters.bottleneck import Bottleneck
 class AdaptedBlock(nn.Module):
     """A frozen SAM encoder block with a space adapter and an MLP adapter of `hidden` channels."""
 
-    def __init__(self, block: nn.Module, width: int, hidden: int, scale: float) -> None:
+    def __init__(self, block: Any, width: int, hidden: int, scale: float) -> None:
         super().__init__()
-        self.block = block
+        self.block: Any = block
         self.space_adapter = Bottleneck(width, hidden)
         self.mlp_adapter = Bottleneck(width, hidden)
         self.scale = scale
@@ -35,7 +37,8 @@ class AdaptedBlock(nn.Module):
         tokens = tokens + (attended + _per_image(self.space_adapter, attended))
         normed = block.norm2(tokens)
         adapted = _per_image(self.mlp_adapter, normed)
-        return tokens + (block.mlp(normed) + self.scale * adapted)
+        out: Tensor = tokens + (block.mlp(normed) + self.scale * adapted)
+        return out
 
 
 def _per_image(adapter: Bottleneck, tokens: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ def _per_image(adapter: Bottleneck, tokens: Tensor) -> Tensor:
     return out.view(tokens.shape)
 
 
-def adapt_encoder(encoder: nn.Module, ratio: float, scale: float) -> None:
+def adapt_encoder(encoder: Any, ratio: float, scale: float) -> None:
     """Replace every block of an image encoder by its adapted form, in place."""
     for number, block in enumerate(encoder.blocks):
         width = block.attn.qkv.in_features

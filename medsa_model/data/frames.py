@@ -85,6 +85,6 @@ class TrainingBatches(Dataset[Batch]):
             for _ in range(self.prompts):
                 structure = mask[present[rng.integers(len(present))]]
                 masks.append(structure)
-                kind = self.kinds[rng.integers(len(self.kinds))]
+                kind = self.kinds[int(rng.integers(len(self.kinds)))]
                 rows.append(kind.draw(structure.numpy(), rng))
         return Batch(torch.stack(images).float(), torch.stack(masks), collate(rows), self.prompts)

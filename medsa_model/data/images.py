@@ -49,7 +49,7 @@ def read_mask(path: Path, case: str, size: tuple[int, int]) -> Tensor:
         others = sorted(values - {0, 255})
         share = 100 * pixels[others].sum() / levels.size
         raise DataError(
-            f"case {case}: the mask has {len(others)} value(s) besides 0 and 255 on {share:.2g} % "
+            f"case {case}: the mask has {len(others)} value(s) besides 0 and 255 on {share:.3g} % "
             f"of its pixels ({_some(others)}); expected only 0 and 255, or only 0 and 1. Such "
             "values come from smooth resizing or JPEG: export the mask again as PNG, resized with "
             "nearest neighbour. For several labels in one file use dataset.json."
@@ -147,7 +147,7 @@ def _grey_or_rgb(picture: Image.Image, case: str, what: str) -> Image.Image:
         share = float((np.asarray(picture.getchannel("A")) < 255).mean())
         if share > 0:
             raise DataError(
-                f"case {case}: {100 * share:.2g} % of the {what}'s pixels are transparent (alpha "
+                f"case {case}: {100 * share:.3g} % of the {what}'s pixels are transparent (alpha "
                 "below 255); expected an opaque picture, because hidden pixels hold arbitrary "
                 "colours. Put it on its true background and save it without alpha."
             )

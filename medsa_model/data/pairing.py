@@ -41,7 +41,7 @@ def by_case(found: Iterable[tuple[str, Path]], folder: str) -> dict[str, Path]:
         if not case.isprintable() or len(case) > LONGEST_ID:
             raise DataError(
                 f"folder {folder}: a file name holds characters that cannot be printed, or more "
-                f"than {LONGEST_ID} of them ({ascii(case[:20])}...). Rename it: the name is the "
+                f"than {LONGEST_ID} of them ({case[:20]!a}...). Rename it: the name is the "
                 "case id in logs and reports."
             )
         if case in files:

@@ -1,6 +1,6 @@
 """Generated images of several sites, for demonstrations and tests. Not medical images.
 
-Each image holds several structures, and only the prompt says which one is meant: a ring with a
+Each image holds several structures, and only the prompt says which one is meant: a body with a
 core in it, one or more nodules, and distractors that nobody annotates. The sites share one
 convention, which a generic model does not know: **the faint halo around a structure belongs to
 it**. A generic model stops at the strong border inside. Sites see other cameras, artefacts,
@@ -23,8 +23,8 @@ from medsa_model.data.synthetic_painting import LOOKS, Array, Look, paint_struct
 from medsa_model.data.synthetic_sites import SITES, photograph
 from medsa_model.section import Section
 
-NAMES = ("nodule", "ring", "core", "nodule_2", "nodule_3", "nodule_4")
-RING, CORE = NAMES.index("ring"), NAMES.index("core")
+NAMES = ("nodule", "body", "core", "nodule_2", "nodule_3", "nodule_4")
+BODY, CORE = NAMES.index("body"), NAMES.index("core")
 NOBODY = len(NAMES)  # owns distractors and background
 LEAST_SHARE = 0.015  # of the image's pixels, for every structure
 USUAL_LOOK = 0.65  # share of structures that have their site's own look; the rest have any
@@ -91,23 +91,23 @@ def _paint_scene(
     scene += tint * texture(rng, height, width, max(height, width), fine=False)[..., None]
 
     ground = scene.copy()
-    for _ in range(int(rng.integers(3, 7))):  # under the structures, sharp: distractors
+    for _ in range(int(rng.integers(2, 6))):  # under the structures, sharp: distractors
         spot = rng.uniform(0, height), rng.uniform(0, width)
         radius = short * rng.uniform(0.04, 0.11)
         paint_structure(rng, scene, ground, owner, NOBODY, spot, radius, _look(rng, site), 0.0)
 
     least = 1.06 * _radius_of(LEAST_SHARE * height * width)
-    channels = [RING, *(n for n in range(nodules + 2) if n not in (RING, CORE))]
-    wished = [rng.uniform(0.19, 0.25) if n == RING else rng.uniform(0.1, 0.15) for n in channels]
+    channels = [BODY, *(n for n in range(nodules + 2) if n not in (BODY, CORE))]
+    wished = [rng.uniform(0.24, 0.31) if n == BODY else rng.uniform(0.13, 0.18) for n in channels]
     discs = _places(rng, height, width, [short * scale * radius for radius in wished], least)
     for channel, (y, x, radius) in zip(channels, discs, strict=False):
-        look, halo = _look(rng, site), rng.uniform(0.24, 0.4)
+        look, halo = _look(rng, site), rng.uniform(0.2, 0.32)
         paint_structure(rng, scene, ground, owner, channel, (y, x), radius, look, halo)
-        if channel == RING:
-            turn, off = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0, 0.12)
-            inner = max(radius * rng.uniform(0.5, 0.62), least)
+        if channel == BODY:
+            turn, off = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.4, 0.55)
+            inner = max(radius * rng.uniform(0.4, 0.5), least)
             spot = y + off * np.sin(turn), x + off * np.cos(turn)
-            other, halo = _other_look(rng, look), rng.uniform(0.28, 0.42)
+            other, halo = _other_look(rng, look), rng.uniform(0.2, 0.32)
             paint_structure(rng, scene, scene.copy(), owner, CORE, spot, inner, other, halo)
     return scene, owner
 

@@ -54,7 +54,7 @@ def paint_structure(
     distance = _outline(rng, y, x) / np.float32(radius)
 
     soft = np.float32(max(1.0, rng.uniform(0.06, 0.12) * radius) / radius)
-    level = np.float32(rng.uniform(0.35, 0.5) if halo else 0.0)
+    level = np.float32(rng.uniform(0.42, 0.56) if halo else 0.0)
     kernel = _step(distance, 1 - halo, soft)[..., None]
     faint = _step(distance, 1 - 0.5 * soft, soft)[..., None]  # has faded at the border, 1
     amount = level * faint + (1 - level) * kernel
@@ -86,9 +86,7 @@ def _step(distance: Array, border: float | np.floating, soft: np.floating) -> Ar
     return np.asarray(1 / (1 + np.exp(steepness)), np.float32)
 
 
-def texture(
-    rng: np.random.Generator, height: int, width: int, longest: int, fine: bool
-) -> Array:
+def texture(rng: np.random.Generator, height: int, width: int, longest: int, fine: bool) -> Array:
     """A random texture (height, width) of zero mean for an image with that longest side."""
     bank = _bank(longest)
     y, x = (int(rng.integers(longest - side + 1)) for side in (height, width))

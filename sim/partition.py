@@ -1,0 +1,432 @@
+"""Splits: which case belongs to which site, and to its training, validation or test part.
+
+A partition deals the patients of one opened data set to sites; afterwards every site's patients
+are dealt to its parts. A patient is never divided: all cases of one patient are in one part of
+one site. Everything drawn is a function of (cases, seed), whatever the order of the list, and
+what one site draws does not depend on the other sites.
+
+`kind: site` is what Flower's partitioners call natural id, `quantity` what they call size; `iid`
+and `dirichlet` have the same names there.
+
+A split is kept as `split.json`::
+
+    {"kind": str, "seed": int, "sha256": str,
+     "sites": {site: {"train": [case], "val": [case], "test": [case]}}}
+
+where `sha256` is over the JSON of the rest with sorted keys and no spaces.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from medsa_model.data.pairing import first
+from medsa_model.data.sample import Case
+from medsa_model.errors import CheckpointError, DataError
+from medsa_model.section import Section
+
+Shares = dict[str, NDArray[np.float64]]
+Placed = dict[str, list["Patient"]]
+
+PARTS = ("train", "val", "test")
+LEAST_TRAIN, LEAST_TEST = 2, 1  # cases that every site must end with
+GEOMETRIC_RATIO = 0.5  # of a quantity partition that names no law
+ATTEMPTS = 1000  # draws of Dirichlet shares before giving up on the smallest site
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Cases that stay together. `pool` is their official part, "any" when there is none."""
+
+    name: str
+    cases: tuple[Case, ...]
+    pool: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Site -> part ("train", "val", "test") -> case ids; sites and ids in alphabetical order."""
+
+    kind: str
+    seed: int
+    sites: dict[str, dict[str, tuple[str, ...]]]
+
+    def sha256(self) -> str:
+        """Fingerprint of everything in this split, 64 hexadecimal digits."""
+        content = {"kind": self.kind, "seed": self.seed, "sites": self.sites}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class SplitOptions(Section):
+    """How the cases of every site are dealt to training, validation and test."""
+
+    test: float = Field(0.25, gt=0, lt=1)
+    """Share of a site's patients for testing. Ignored when there is an official test part."""
+    val: float = Field(0.1, ge=0, lt=1)
+    """Share of a site's patients for validation. Ignored when there is an official part."""
+    labelled: int | None = Field(None, ge=LEAST_TRAIN)
+    """Most training cases a site may use, drawn at random; the others are left out. Empty: all."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Self:
+        if self.test + self.val >= 1:
+            raise ValueError(f"test {self.test} and val {self.val} leave nothing for training")
+        return self
+
+
+class PartitionSection(Protocol):
+    """What every kind of partition can do."""
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind in a configuration file."""
+        ...
+
+    def assign(self, patients: Sequence[Patient], seed: int) -> Placed:
+        """Site -> its share of `patients`, which are sorted by name; a site may get none."""
+        ...
+
+
+class BySite(Section):
+    """Every case stays at the site where it comes from."""
+
+    kind: Literal["site"] = "site"
+
+    def assign(self, patients: Sequence[Patient], seed: int) -> Placed:
+        """See `PartitionSection.assign`; nothing is drawn.
+
+        Raises `DataError` for cases without a site and for a patient with cases at two sites.
+        """
+        cases = [case for patient in patients for case in patient.cases]
+        if nowhere := [case.case for case in cases if not case.site]:
+            raise DataError(
+                f"sim.partition.kind is site, but {len(nowhere)} of {len(cases)} cases have no "
+                f"site: {first(nowhere)}. Name the site of every case in the data set, or choose "
+                "iid, dirichlet or quantity."
+            )
+        divided = [p for p in patients if len({case.site for case in p.cases}) > 1]
+        if divided:
+            shown = first([case.case for case in divided[0].cases])
+            raise DataError(
+                f"{len(divided)} patient(s) have cases at two or more sites, for example the cases "
+                f"{shown}; expected each patient at one site. If these are different people, give "
+                "them different patient ids; if not, leave the cases of all but one site out."
+            )
+        placed: Placed = {}
+        for patient in patients:
+            placed.setdefault(str(patient.cases[0].site), []).append(patient)
+        return placed
+
+
+class Iid(Section):
+    """Patients are shuffled and dealt evenly: sites of equal size and like distribution."""
+
+    kind: Literal["iid"] = "iid"
+    sites: int = Field(ge=1)
+    """Number of sites."""
+
+    def assign(self, patients: Sequence[Patient], seed: int) -> Placed:
+        """See `PartitionSection.assign`; sizes differ by at most the largest patient."""
+        even = np.full(self.sites, 1 / self.sites)
+        labels = dict.fromkeys((patient.name for patient in patients), "all")
+        return deal(patients, labels, {"all": even}, seed)
+
+
+class Quantity(Section):
+    """Sites of unequal size and like distribution.
+
+    Sizes fall geometrically by `ratio` from site to site, or are drawn from a symmetric Dirichlet
+    law of parameter `alpha` when that is given.
+    """
+
+    kind: Literal["quantity"] = "quantity"
+    sites: int = Field(ge=1)
+    """Number of sites."""
+    ratio: float | None = Field(None, gt=0, le=1)
+    """Size of each site as a share of the one before; 1 makes them equal. Empty: 0.5."""
+    alpha: float | None = Field(None, gt=0)
+    """Parameter of the Dirichlet law, in place of `ratio`; small values are more unequal."""
+    minimum: int = Field(8, ge=LEAST_TRAIN + LEAST_TEST)
+    """Cases that every site gets before the law is applied to the rest."""
+
+    @model_validator(mode="after")
+    def _one_law(self) -> Self:
+        if self.alpha is not None and self.ratio is not None:
+            raise ValueError("ratio and alpha are two laws; expected one of them")
+        return self
+
+    def assign(self, patients: Sequence[Patient], seed: int) -> Placed:
+        """See `PartitionSection.assign`.
+
+        Raises `DataError` when there are fewer cases than the minimum of all sites.
+        """
+        total = sum(len(patient.cases) for patient in patients)
+        reserved = self.minimum * self.sites
+        if total < reserved:
+            raise DataError(
+                f"sim.partition: {self.sites} sites of at least {self.minimum} cases need "
+                f"{reserved} cases, the data set has {total}; lower sites or minimum."
+            )
+        if self.alpha is None:
+            ratio = GEOMETRIC_RATIO if self.ratio is None else self.ratio
+            law = ratio ** np.arange(self.sites, dtype=np.float64)
+        else:
+            law = generator(seed, "quantity").dirichlet(np.full(self.sites, self.alpha))
+        sizes = self.minimum + (total - reserved) * law / law.sum()
+        labels = dict.fromkeys((patient.name for patient in patients), "all")
+        return deal(patients, labels, {"all": sizes / total}, seed)
+
+
+class Dirichlet(Section):
+    """Label skew: the share of every label that a site gets is drawn from a Dirichlet law.
+
+    The label of a patient is the site where it comes from. In a data set with fewer than two
+    sites it is the quartile of the foreground's share of the image; every mask is then read once.
+    """
+
+    kind: Literal["dirichlet"] = "dirichlet"
+    sites: int = Field(ge=1)
+    """Number of sites."""
+    alpha: float = Field(0.5, gt=0)
+    """Parameter of the law: at 0.1 a site has mostly one label, at 100 all like the whole."""
+    minimum: int = Field(8, ge=LEAST_TRAIN + LEAST_TEST)
+    """Cases that every site must get; the shares are drawn again until all do."""
+
+    def assign(self, patients: Sequence[Patient], seed: int) -> Placed:
+        """See `PartitionSection.assign`.
+
+        Raises `DataError` when no draw gives every site its minimum of cases.
+        """
+        labels = natural_labels(patients) or foreground_quartiles(patients)
+        counts = Counter[str]()
+        for patient in patients:
+            counts[labels[patient.name]] += len(patient.cases)
+        random = generator(seed, "dirichlet")
+        # By how much `deal` can miss a site's share, so that hopeless draws need no dealing.
+        slack = max((len(patient.cases) for patient in patients), default=0) * len(
+            {(patient.pool, labels[patient.name]) for patient in patients}
+        )
+        for _ in range(ATTEMPTS):
+            shares = {n: random.dirichlet(np.full(self.sites, self.alpha)) for n in sorted(counts)}
+            expected = sum(counts[label] * share for label, share in shares.items())
+            if np.min(expected) < self.minimum - slack:
+                continue
+            placed = deal(patients, labels, shares, seed)
+            if min(sum(len(p.cases) for p in got) for got in placed.values()) >= self.minimum:
+                return placed
+        raise DataError(
+            f"sim.partition: none of {ATTEMPTS} draws of Dirichlet({self.alpha}) shares gave each "
+            f"of {self.sites} sites at least {self.minimum} of {counts.total()} cases; raise "
+            "alpha, or lower sites or minimum."
+        )
+
+
+Partition = Annotated[BySite | Iid | Dirichlet | Quantity, Field(discriminator="kind")]
+
+
+def split(
+    cases: Sequence[Case], partition: PartitionSection, options: SplitOptions, seed: int
+) -> Split:
+    """Deal `cases` to sites by `partition`, and at every site to parts by `options`.
+
+    Official parts are kept: an official "test" (or "val") part is the only source of test (or
+    validation) cases. When a patient has cases in two official parts, those in the lesser one
+    (train below val below test) are left out, with a warning: nobody is tested on patients of the
+    training part. Raises `DataError` for a case id that is there twice, and for sites that end
+    with fewer than 2 training cases or no test case, naming all of them.
+    """
+    if not cases:
+        raise DataError("the data set holds no case; expected at least 3 patients for each site.")
+    if twice := [name for name, count in Counter(case.case for case in cases).items() if count > 1]:
+        raise DataError(
+            f"{len(twice)} case id(s) are there twice: {first(twice)}; expected one each."
+        )
+    patients = group(cases)
+    official = {patient.pool for patient in patients}
+    placed = partition.assign(patients, seed)
+    sites = {
+        site: _parts(
+            sorted(members, key=lambda patient: patient.name),
+            0.0 if "test" in official else options.test,
+            0.0 if "val" in official else options.val,
+            options.labelled,
+            generator(seed, "parts", site),
+        )
+        for site, members in sorted(placed.items())
+    }
+    _check(sites, "test" in official)
+    return Split(partition.kind, seed, sites)
+
+
+def group(cases: Iterable[Case]) -> list[Patient]:
+    """The patients of `cases`, sorted by name, each with its cases sorted by id.
+
+    Cases that cannot be used because another case of the patient is in a greater official part
+    are left out.
+    """
+    together: dict[str, list[Case]] = {}
+    for case in sorted(cases, key=lambda case: case.case):
+        together.setdefault(case.patient, []).append(case)
+    patients, left_out = [], []
+    for name, members in sorted(together.items()):
+        # An official "train" part says nothing about where validation and test come from.
+        pools = {
+            case.case: case.part if case.part in ("val", "test") else "any" for case in members
+        }
+        pool = max(pools.values(), key=("any", "val", "test").index)
+        kept = tuple(case for case in members if pools[case.case] == pool)
+        left_out += [case.case for case in members if pools[case.case] != pool]
+        patients.append(Patient(name, kept, pool))
+    if left_out:
+        logger.warning(
+            "%d case(s) are left out: another case of the same patient is in the official "
+            "validation or test part: %s", len(left_out), first(left_out),
+        )  # fmt: skip
+    return patients
+
+
+def generator(seed: int, *purpose: str) -> np.random.Generator:
+    """Random numbers for one purpose, unrelated to those for any other."""
+    digest = hashlib.sha256("\0".join(purpose).encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32)])
+
+
+def deal(
+    patients: Sequence[Patient], labels: Mapping[str, str], shares: Shares, seed: int
+) -> Placed:
+    """Sites, of which number i gets `shares[label][i]` of the cases of each label.
+
+    `labels` gives the label of each patient. Official parts are dealt one by one with the same
+    shares. Within one label and part, a site's number of cases differs from its share by less
+    than the largest patient has; by less than one case when every patient has one.
+    """
+    number = len(next(iter(shares.values())))
+    names = [f"site-{i + 1:0{len(str(number))}d}" for i in range(number)]
+    placed: Placed = {name: [] for name in names}
+    for pool, label in sorted({(patient.pool, labels[patient.name]) for patient in patients}):
+        members = [p for p in patients if (p.pool, labels[p.name]) == (pool, label)]
+        generator(seed, "deal", pool, label).shuffle(members)
+        members.sort(key=lambda patient: -len(patient.cases))  # stable: only sizes are ordered
+        missing = shares[label] * sum(len(patient.cases) for patient in members)
+        for patient in members:
+            site = int(missing.argmax())
+            missing[site] -= len(patient.cases)
+            placed[names[site]].append(patient)
+    return placed
+
+
+def natural_labels(patients: Sequence[Patient]) -> dict[str, str] | None:
+    """Patient -> site of its first case; `None` when cases lack a site or all have the same."""
+    sites = {case.site for patient in patients for case in patient.cases}
+    if None in sites or len(sites) < 2:
+        return None
+    return {patient.name: str(patient.cases[0].site) for patient in patients}
+
+
+def foreground_quartiles(patients: Sequence[Patient]) -> dict[str, str]:
+    """Patient -> quartile, 0 to 3, of the mean share of pixels that belong to any structure.
+
+    Reads every case; raises what `Case.load` raises.
+    """
+    means = [
+        float(np.mean([case.load().mask.any(0).float().mean().item() for case in patient.cases]))
+        for patient in patients
+    ]
+    borders = np.quantile(means, (0.25, 0.5, 0.75))
+    quartiles = np.searchsorted(borders, means)
+    return {p.name: str(quartile) for p, quartile in zip(patients, quartiles, strict=True)}
+
+
+def _parts(
+    patients: Sequence[Patient], test: float, val: float, labelled: int | None,
+    random: np.random.Generator,
+) -> dict[str, tuple[str, ...]]:  # fmt: skip
+    """Case ids of each part at one site.
+
+    A part that is asked for gets at least one patient, but validation none if fewer than two
+    would be left for training.
+    """
+    free = [patient for patient in patients if patient.pool == "any"]
+    random.shuffle(free)
+    tested = max(1, round(test * len(free))) if test else 0
+    validated = max(1, round(val * len(free))) if val else 0
+    validated = min(validated, max(0, len(free) - tested - 2))
+    pools = {
+        "test": [*free[:tested], *(p for p in patients if p.pool == "test")],
+        "val": [*free[tested : tested + validated], *(p for p in patients if p.pool == "val")],
+        "train": free[tested + validated :],
+    }
+    parts = {name: sorted(c.case for p in pools[name] for c in p.cases) for name in PARTS}
+    if labelled is not None:  # the first of a shuffled list: a lower cap takes a subset
+        random.shuffle(parts["train"])
+        parts["train"] = sorted(parts["train"][:labelled])
+    return {name: tuple(names) for name, names in parts.items()}
+
+
+def _check(sites: Mapping[str, Mapping[str, Sequence[str]]], official: bool) -> None:
+    """Raise `DataError` naming every site that cannot be trained or tested."""
+    short = [
+        f"{site}: {len(parts['train'])} training, {len(parts['test'])} test"
+        for site, parts in sites.items()
+        if len(parts["train"]) < LEAST_TRAIN or len(parts["test"]) < LEAST_TEST
+    ]
+    if short:
+        source = "the official test part" if official else "sim.split.test"
+        raise DataError(
+            f"{len(short)} site(s) have less than {LEAST_TRAIN} training and {LEAST_TEST} test "
+            f"cases: {'; '.join(short)}. Test cases come from "
+            f"{source}; choose fewer sites or another sim.partition, or add patients."
+        )
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write `split` with its sha256 as JSON."""
+    content = {
+        "kind": split.kind, "seed": split.seed, "sha256": split.sha256(), "sites": split.sites,
+    }  # fmt: skip
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class _Parts(Section):
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+class _File(Section):
+    kind: str
+    seed: int
+    sha256: str
+    sites: dict[str, _Parts]
+
+
+def read_split(path: Path) -> Split:
+    """Read what `write_split` wrote.
+
+    Raises `CheckpointError` for a file that is missing, is no split, or was altered.
+    """
+    try:
+        file = _File.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such split.") from None
+    except (OSError, UnicodeError, ValidationError) as error:
+        raise CheckpointError(f"{path} is no split ({type(error).__name__}).") from error
+    found = Split(file.kind, file.seed, {n: dict(p) for n, p in sorted(file.sites.items())})
+    if found.sha256() != file.sha256:
+        raise CheckpointError(
+            f"{path} was altered: its content has sha256 {found.sha256()}, expected {file.sha256}. "
+            "Restore it; to split anew start another run."
+        )
+    return found

@@ -1,0 +1,69 @@
+"""One table from several runs of the same comparison, with mean and deviation over seeds.
+
+    python -m sim.table runs/isic-0 runs/isic-1 runs/isic-2
+
+Prints Markdown. `others` is the mean Dice of local models on the other sites' cases.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+COLUMNS = ("mean", "worst_site", "gap")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="finished run directories")
+    options = parser.parse_args(arguments)
+    reports = [json.loads((run / "report.json").read_text()) for run in options.runs]
+    print("\n\n".join(tables(reports)))
+    return 0
+
+
+def tables(reports: Sequence[dict[str, object]]) -> list[str]:
+    """A Markdown table for each kind of prompt."""
+    return [table(reports, prompt) for prompt in reports[0]["prompts"]]  # type: ignore[attr-defined]
+
+
+def table(reports: Sequence[dict[str, object]], prompt: str) -> str:
+    """Dice by row, mean ± standard deviation over the runs, and the paired margins."""
+    rows = [dice_rows(report, prompt) for report in reports]
+    lines = [
+        f"**Prompt: {prompt}** ({len(reports)} seeds)",
+        "",
+        "| row | mean Dice | worst site | gap |",
+        "|---|---|---|---|",
+    ]
+    for name in rows[0]:
+        cells = [spread([row[name][column] for row in rows]) for column in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    if "local" in rows[0]:
+        others = [report["local_on_other_sites"][prompt] for report in reports]  # type: ignore[index]
+        lines.append(f"| local, on the other sites' cases | {spread(others)} | | |")
+        for column, what in (("mean", "mean"), ("worst_site", "worst site")):
+            margins = [row["federated"][column] - row["local"][column] for row in rows]
+            listed = ", ".join(f"{margin:+.3f}" for margin in margins)
+            lines.append(f"\nfederated - local, {what}, by seed: {listed}")
+    return "\n".join(lines)
+
+
+def dice_rows(report: dict[str, object], prompt: str) -> dict[str, dict[str, float]]:
+    """The Dice block of every row and reference of a report."""
+    rows = {n: row["dice"] for n, row in report["prompts"][prompt]["rows"].items()}  # type: ignore[index]
+    references = report["references"].items()  # type: ignore[attr-defined]
+    return rows | {n: by[prompt]["dice"] for n, by in references if prompt in by}
+
+
+def spread(values: Sequence[float]) -> str:
+    """`mean ± deviation`; the deviation needs two values."""
+    if len(values) < 2:
+        return f"{fmean(values):.3f}"
+    return f"{fmean(values):.3f} ± {stdev(values):.3f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""What folder layouts share."""
+
+from pathlib import Path
+
+import pytest
+
+from medsa_model.data.pairing import by_case, check_pairs, choose_root, first, list_files
+from medsa_model.errors import DataError
+
+
+def paths(*names: str) -> dict[str, Path]:
+    return {name: Path(f"{name}.png") for name in names}
+
+
+def test_the_given_root_wins(tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    assert choose_root(tmp_path / "given", tmp_path) == tmp_path / "given"
+    assert choose_root(None, tmp_path) == tmp_path
+
+
+def test_no_root_and_wrong_root(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"set data\.root"):
+        choose_root(None, None)
+    with pytest.raises(DataError, match="no such folder") as error:
+        choose_root(None, tmp_path / "DOE_JOHN")
+    assert "DOE_JOHN" not in str(error.value)
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "._a.png", ".DS_Store"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert [path.name for path in list_files(tmp_path)] == ["a.png", "b.png"]
+
+
+def test_unreadable_folder_is_an_error_without_its_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="folder gone: it cannot be read") as error:
+        list_files(tmp_path / "DOE_JOHN" / "gone")
+    assert "DOE_JOHN" not in str(error.value)
+
+
+def test_two_files_for_one_case() -> None:
+    with pytest.raises(DataError, match=r"folder images: 1 case\(s\) have more than one file: a;"):
+        by_case([("a", Path("a.png")), ("b", Path("b.png")), ("a", Path("a.jpg"))], "images")
+
+
+@pytest.mark.parametrize("case", ["a\nINFO forged log line", "x" * 200])
+def test_unprintable_or_endless_names_are_refused(case: str) -> None:
+    with pytest.raises(DataError, match="cannot be printed") as error:
+        by_case([(case, Path("x.png"))], "images")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_partners_are_counted_and_named() -> None:
+    images = paths(*(f"c{number:02d}" for number in range(14)))
+    with pytest.raises(DataError) as error:
+        check_pairs(images, paths("c00", "c01", "z"), "images", "masks")
+    text = str(error.value)
+    assert "12 image(s) of 14 in images have no mask in masks" in text
+    assert "c02, c03, c04, c05, c06, c07, c08, c09, c10, c11, ..." in text
+    assert "c12" not in text
+    assert "1 mask(s) of 3 in masks have no image in images: z" in text
+
+
+def test_empty_folders() -> None:
+    with pytest.raises(DataError, match="expected at least one pair"):
+        check_pairs({}, {}, "images", "masks")
+
+
+def test_complete_pairs_pass() -> None:
+    check_pairs(paths("a", "b"), paths("b", "a"), "images", "masks")
+
+
+def test_first_is_in_order() -> None:
+    assert first({"b", "a"}) == "a, b"

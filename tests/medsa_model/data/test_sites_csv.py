@@ -1,0 +1,64 @@
+"""sites.csv: sites and patients of cases."""
+
+from pathlib import Path
+
+import pytest
+
+from medsa_model.data.sites_csv import Origin, read_origins
+from medsa_model.errors import DataError
+
+
+def write(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    (root / "sites.csv").write_text(text, encoding=encoding)
+    return root
+
+
+def test_without_the_file_each_case_is_its_own_patient(tmp_path: Path) -> None:
+    assert read_origins(tmp_path, ["a"]) == {"a": Origin(None, "a")}
+
+
+@pytest.mark.parametrize("column", ["patient", "lesion_id"])
+def test_sites_and_patients(tmp_path: Path, column: str) -> None:
+    write(tmp_path, f"image_id,site,{column}\na,north,p1\nb, south ,\nother,south,p2\n")
+    assert read_origins(tmp_path, ["b", "a"]) == {
+        "a": Origin("north", "p1"),
+        "b": Origin("south", "b"),
+    }
+
+
+def test_a_spreadsheets_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    write(tmp_path, "image_id,site\r\na,north\r\n", "utf-8-sig")
+    assert read_origins(tmp_path, ["a"]) == {"a": Origin("north", "a")}
+
+
+def test_images_without_a_row(tmp_path: Path) -> None:
+    write(tmp_path, "image_id,site\nc00,north\n")
+    with pytest.raises(DataError) as error:
+        read_origins(tmp_path, [f"c{number:02d}" for number in range(14)])
+    text = str(error.value)
+    assert "13 of 14 images have no row: c01, c02, c03, c04, c05, c06, c07, c08, c09, c10," in text
+    assert "c11" not in text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("image_id,hospital\na,north\n", "no column site; found image_id, hospital"),
+        ("image_id;site\na;north\n", "no column image_id and site; found image_id;site"),
+        ("", "no column image_id and site; found nothing"),
+        ("image_id,site\na,north\na,south\n", "1 image_id(s) appear more than once: a"),
+        ("image_id,site\na,north\nb,\n", "row 3 has an empty image_id or site"),
+        ("image_id,site\na\n", "row 2 has an empty image_id or site"),
+    ],
+)
+def test_wrong_content(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(DataError) as error:
+        read_origins(write(tmp_path, text), ["a"])
+    assert expected in str(error.value)
+
+
+def test_another_encoding_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "image_id,site\na,Köln\n", "latin-1")
+    with pytest.raises(DataError, match=r"cannot be read \(UnicodeDecodeError\)"):
+        read_origins(tmp_path, ["a"])

@@ -1,0 +1,72 @@
+"""The tables of the report, where rows, sites or scores are missing."""
+
+from typing import Any
+
+import pytest
+
+from medsa_model.report_tables import (
+    Table,
+    classes_table,
+    cross_site_table,
+    rows_table,
+    sites_table,
+    split_table,
+)
+
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def row(**per_site: float) -> dict[str, Any]:
+    return {"dice": {"mean": 0.5, "per_site": per_site}}
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in cells] for cells in table.rows]
+
+
+def test_rows_keep_their_order_and_references_follow() -> None:
+    rows = {"federated": row(), "zero_shot": row(), "local": row()}
+    table = rows_table("click", rows, {"otsu": row()})
+    assert [cells[0].text for cells in table.rows] == [
+        "Zero-shot",
+        "Alone (local)",
+        "Federated",
+        "otsu",
+    ]
+    assert table.rows[-1][0].style == "reference"
+
+
+def test_missing_scores_are_dashes() -> None:
+    table = rows_table("", {"federated": {"dice": {"mean": float("nan")}}, "local": None}, {})
+    assert texts(table) == [["Alone (local)", *[DASH] * 6], ["Federated", *[DASH] * 6]]
+
+
+def test_gain_at_each_site_has_a_sign_and_a_direction() -> None:
+    rows = {"local": row(a=0.8, b=0.8, c=0.8), "federated": row(a=0.9, b=0.7, c=0.8, d=0.9)}
+    gains = [cells[-1] for cells in sites_table("click", rows, {"a": 12}).rows]
+    assert [cell.text for cell in gains] == ["+0.100", f"{MINUS}0.100", "0.000", DASH]
+    assert [cell.style for cell in gains] == ["gain", "loss", "", ""]
+
+
+def test_cross_site_shades_from_lowest_to_highest_and_marks_own_sites() -> None:
+    matrix = {"a": {"a": 0.9, "b": 0.5}, "b": {"a": 0.7}, "federated": {"a": 0.9, "b": 0.9}}
+    rows = cross_site_table("click", matrix).rows
+    assert [cell.shade for cell in rows[0][1:]] == [1.0, 0.0]
+    assert [cell.style for cell in rows[0][1:]] == ["own", ""]
+    assert rows[1][1].shade == pytest.approx(0.5)
+    assert rows[1][2].text == DASH
+    assert rows[2][0].text == "Federated model"
+
+
+def test_cross_site_of_one_value_has_no_shade() -> None:
+    assert cross_site_table("", {"a": {"a": 0.5}}).rows[0][1].shade is None
+
+
+def test_split_shows_counts() -> None:
+    split = {"sites": {"a": {"train": ["x", "y"], "val": [], "test": 1200}, "b": {}}}
+    assert texts(split_table(split)) == [["a", "2", "0", "1,200"], ["b", "0", "0", "0"]]
+
+
+def test_no_classes_no_table() -> None:
+    assert classes_table({"federated": row(a=0.5)}) is None

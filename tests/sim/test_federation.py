@@ -1,0 +1,170 @@
+"""The whole way on a small federation: equalities that must hold whatever the numbers are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medsa_model.build import build
+from medsa_model.checkpoint import latest_round
+from medsa_model.data.frames import Frames
+from medsa_model.errors import MedsaError
+from medsa_model.logs import read_metrics
+from medsa_model.state import adapter_state, load_adapter_state
+from medsa_model.strategies import weighted_mean
+from medsa_model.train import fit
+from sim.compare import Plan
+from sim.config import SimulatedRun
+from sim.partition import read_split, split, write_split
+from sim.run import choose_directory, run_plan
+from sim.sites import POOLED, open_cases, open_sites
+from sim.summary import test_scores as scores_of
+
+
+def configuration(**more: object) -> SimulatedRun:
+    content = {
+        "name": "small",
+        "rounds": 2,
+        "model": {"image_size": 32},
+        "data": {"kind": "synthetic", "sites": 2, "cases_per_site": 6, "size": 64},
+        "train": {"steps": 2, "batch_size": 2, "prompts_per_image": 1},
+        "sim": {"split": {"test": 0.34, "val": 0.17}, "device": "cpu"},
+        **more,
+    }
+    return SimulatedRun.model_validate(content)
+
+
+def prepare(config: SimulatedRun, run: Path) -> list[str]:
+    choose_directory(config, run, resume=False, overwrite=False)
+    dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
+    write_split(dealt, run / "split.json")
+    open_sites.cache_clear()
+    return list(read_split(run / "split.json").sites)
+
+
+def federation(config: SimulatedRun, run: Path, train_on: tuple[str, ...] | None = None) -> Path:
+    sites = prepare(config, run)
+    run_plan(Plan("federated", run, config, train_on or tuple(sites)), run, sites, listen)
+    return run
+
+
+def listen(message_type: str, site: str) -> None:
+    """Nobody watches."""
+
+
+def final(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "final" / "adapter_model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
+
+
+def test_one_site_federated_equals_plain_training_bit_for_bit(tmp_path):
+    config = configuration()
+    run = federation(config, tmp_path / "run", ("site_a",))
+
+    built = build(config.model, config.adapter, config.seed, torch.device("cpu"))
+    load_adapter_state(built.model, built.initial)
+    frames = Frames(open_sites(run)["site_a"].parts["train"], 32)
+    import zlib
+
+    for round_ in range(config.rounds):
+        fit(
+            built.model, frames, config.prompt.train, config.loss.build(), config.train, 2,
+            round_ / config.rounds, (config.seed, zlib.crc32(b"site_a"), round_),
+        )  # fmt: skip
+    assert same(final(run), adapter_state(built.model))
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, strategy):
+    config = configuration(strategy={"kind": strategy}, rounds=3)
+    whole = federation(config, tmp_path / "whole")
+
+    run = tmp_path / "interrupted"
+    sites = prepare(config, run)
+    plan = Plan("federated", run, config, tuple(sites))
+    answers = 0
+
+    def interrupt(message_type: str, site: str) -> None:
+        nonlocal answers
+        answers += message_type == "train"
+        if answers == 4:  # in the middle of the second round, after its last site
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan, run, sites, interrupt)
+    assert latest_round(run) == 1
+    assert choose_directory(config, run, resume=True, overwrite=False) == run
+    run_plan(plan, run, sites, listen)
+    assert same(final(run), final(whole))
+    assert scores_of(run) == scores_of(whole)
+
+
+def test_a_round_is_the_weighted_mean_of_what_the_sites_sent(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "medsa_model.strategies.fedavg.weighted_mean",
+        lambda updates, weighting: seen.append(updates) or weighted_mean(updates, weighting),
+    )
+    run = federation(configuration(rounds=1), tmp_path / "run")
+    (updates,) = seen
+    assert [update.examples for update in updates] == [
+        len(open_sites(run)[site].parts["train"]) for site in ("site_a", "site_b")
+    ]
+    total = sum(update.examples for update in updates)
+    for name, tensor in final(run).items():
+        expected = sum(u.state[name].double() * u.examples for u in updates) / total
+        torch.testing.assert_close(tensor.double(), expected, atol=1e-7, rtol=0)
+
+
+def test_zero_rounds_score_sam_itself(tmp_path):
+    run = federation(configuration(rounds=0), tmp_path / "run")
+    assert all(not t.any() for n, t in final(run).items() if ".up." in n)
+    assert set(scores_of(run)) == {"click", "box"}
+    assert set(scores_of(run)["click"]) == {"site_a", "site_b"}
+
+
+def test_the_pooled_site_trains_on_everybodys_cases(tmp_path):
+    run = federation(configuration(rounds=1), tmp_path / "run", (POOLED,))
+    (event,) = [e for e in read_metrics(run) if e["event"] == "train"]
+    parts = [site.parts["train"] for n, site in open_sites(run).items() if n != POOLED]
+    assert event["site"] == POOLED and event["examples"] == sum(map(len, parts))
+
+
+def test_what_is_written_can_be_read_by_others(tmp_path):
+    run = federation(configuration(), tmp_path / "run")
+    assert sorted(p.name for p in (run / "rounds").iterdir()) == ["0000", "0001", "0002"]
+    assert (run / "final").resolve().name == "0002" and (run / "best").exists()
+    events = read_metrics(run)
+    assert {e["event"] for e in events} == {"train", "evaluate", "round"}
+    train = [e for e in events if e["event"] == "train"]
+    assert all(e["up_bytes"] > 4 * 158_688 for e in train)
+
+
+def test_a_site_that_fails_ends_the_simulation_and_its_details_stay_with_it(tmp_path, monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("/hospital/DOE^JOHN.png")
+
+    monkeypatch.setattr("client.app.train_site", broken)
+    run = tmp_path / "run"
+    with pytest.raises(MedsaError, match="0 of 2 sites sent a usable update"):
+        federation(configuration(), run)
+    text = (run / "metrics.jsonl").read_text()
+    assert "RuntimeError (details in the site's log)" in text and "DOE" not in text
+
+
+def test_fedprox_travels_to_the_sites(tmp_path):
+    plain = federation(configuration(rounds=1), tmp_path / "plain")
+    prox = federation(
+        configuration(rounds=1, strategy={"kind": "fedprox", "mu": 10.0}), tmp_path / "prox"
+    )
+    assert not same(final(plain), final(prox))
+
+
+def test_different_sites_train_on_different_streams(tmp_path):
+    one = federation(configuration(rounds=1), tmp_path / "one", ("site_a",))
+    two = federation(configuration(rounds=1), tmp_path / "two", ("site_b",))
+    assert not same(final(one), final(two))
