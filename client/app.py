@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.site import Site, evaluate_site, train_site
+from client.hospital import Site, evaluate_site, train_site
 from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.errors import MedsaError
@@ -71,6 +71,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         "steps": result.steps,
         "loss": result.loss,
         "seconds": result.seconds,
+        "memory": result.memory,
     }
     return RecordDict({"arrays": to_arrays(result.state), "metrics": to_metrics(metrics)})
 

@@ -1,5 +1,7 @@
 """Which device computes, and in which precision."""
 
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -28,8 +30,16 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: on a CUDA device by tensors, else by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes if sys.platform == "darwin" else 1024 * kibibytes
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision for `precision` = `auto` (where the hardware has it), `bfloat16`, `float32`."""
+    """Mixed precision: `auto` is bfloat16 where the hardware has it; or `bfloat16`, `float32`."""
     if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

@@ -28,7 +28,7 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows; `empty` counts cases without any structure, which are neither prompted nor scored."""
+    """All rows; `empty` counts cases without a structure: neither prompted nor scored."""
 
     rows: tuple[CaseScore, ...]
     empty: int

@@ -174,8 +174,8 @@ class MedSam(nn.Module):
             corner_labels = torch.tensor([2, 3], device=labels.device).expand(count, -1)
             labels = torch.cat([labels, corner_labels.masked_fill(missing, PADDING)], 1)
         position = encoder.pe_layer.forward_with_coords(points + 0.5, encoder.input_image_size)
-        kinds = torch.cat([encoder.not_a_point_embed.weight]
-                          + [embedding.weight for embedding in encoder.point_embeddings])  # fmt: skip
+        embeddings = [encoder.not_a_point_embed, *encoder.point_embeddings]
+        kinds = torch.cat([embedding.weight for embedding in embeddings])
         sparse = torch.where((labels == PADDING)[..., None], 0.0, position) + kinds[labels + 1]
         if self.rasterised_prompts:
             return sparse, encoder.mask_downscaling(self.rasterise(prompt))

@@ -1,9 +1,9 @@
 """Generated scenes of many objects: what the embedded backbone `vit_tiny` is pre-trained on.
 
 A scene is painted back to front: a textured background, then objects from large to small, each
-with its own outline, colour, texture, blotches and edge softness; then what cameras and scanners do to an
-image (blur, grey, low contrast, uneven light, thin occluding lines, noise). Nothing here is a
-medical image or imitates one organ; the aim is that an outline is found from what is in the
+with its own outline, colour, texture, blotches and edge softness; then what cameras and scanners
+do to an image (blur, grey, low contrast, uneven light, thin occluding lines, noise). Nothing here
+is a medical image or imitates one organ; the aim is that an outline is found from what is in the
 picture, whatever its domain.
 
 Every scene is a function of `(seed, index)`, so a run can be resumed and a held-out set is exact.
@@ -38,7 +38,7 @@ class Scene:
         return [int(n) for n in numbers[large] if self._contrast(int(n)) > LEAST_CONTRAST]
 
     def _contrast(self, number: int) -> float:
-        """Grey levels (largest of the channels) between an object and the ring of 4 px around it."""
+        """Grey levels (largest of the channels) between an object and a ring of 4 px around it."""
         inside = self.objects == number
         ring = ndimage.binary_dilation(inside, iterations=4) & ~inside
         if not ring.any():
@@ -49,7 +49,7 @@ class Scene:
 
 @lru_cache(maxsize=1)
 def _texture_bank() -> Array:
-    """64 textures (64, 256, 256) of zero mean and unit deviation: noise of several scales, waves."""
+    """64 textures (64, 256, 256) of mean 0 and deviation 1: noise of several scales, waves."""
     rng = np.random.default_rng(20_240_101)
     y, x = np.mgrid[:256, :256].astype(np.float32)
     bank = []

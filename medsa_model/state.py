@@ -1,4 +1,4 @@
-"""What travels: the trained tensors by name, and the manifest that says what they must look like."""
+"""What travels: the trained tensors by name, and the manifest of what they must look like."""
 
 import hashlib
 import json

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from medsa_model.adapters.freeze import trained_parameters
 from medsa_model.data.frames import Batch, Frames, TrainingBatches
-from medsa_model.device import autocast
+from medsa_model.device import autocast, peak_memory
 from medsa_model.prompts import PromptSection
 from medsa_model.sam import MedSam
 from medsa_model.section import Section
@@ -57,13 +57,15 @@ class Train(Section):
 
 @dataclass(frozen=True)
 class FitResult:
-    """The trained state, how many cases it was trained on, the mean loss, the time in seconds."""
+    """The trained state, how many cases it was trained on, the mean loss, the time in seconds,
+    and the most memory in use so far in bytes (`device.peak_memory`)."""
 
     state: AdapterState
     examples: int
     steps: int
     loss: float
     seconds: float
+    memory: int
 
 
 def fit(
@@ -117,7 +119,7 @@ def fit(
         total += value.detach()  # read once at the end: no waiting for the device in each step
     mean = float(total) / steps
     seconds = time.monotonic() - started
-    return FitResult(adapter_state(model), len(frames), steps, mean, seconds)
+    return FitResult(adapter_state(model), len(frames), steps, mean, seconds, peak_memory(device))
 
 
 def batch_loss(model: MedSam, batch: Batch, loss: nn.Module, device: torch.device) -> Tensor:

@@ -102,7 +102,7 @@ def train_round(
         metrics = answer.message.content.metric_records["metrics"]
         append_metrics(
             run, "train", round=int(group), site=answer.site, loss=metrics["loss"],
-            examples=metrics["num-examples"], seconds=metrics["seconds"],
+            examples=metrics["num-examples"], seconds=metrics["seconds"], memory=metrics["memory"],
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
         )  # fmt: skip
     if len(updates) < max(quorum, 1):

@@ -258,7 +258,7 @@ def split(
     placed = partition.assign(patients, seed)
     sites = {
         site: _parts(
-            sorted(members, key=lambda patient: patient.name),
+            members,
             0.0 if "test" in official else options.test,
             0.0 if "val" in official else options.val,
             options.labelled,
@@ -318,7 +318,7 @@ def deal(
     for pool, label in sorted({(patient.pool, labels[patient.name]) for patient in patients}):
         members = [p for p in patients if (p.pool, labels[p.name]) == (pool, label)]
         generator(seed, "deal", pool, label).shuffle(members)
-        members.sort(key=lambda patient: -len(patient.cases))  # stable: only sizes are ordered
+        members.sort(key=lambda patient: -len(patient.cases))  # the small ones even sizes out
         missing = shares[label] * sum(len(patient.cases) for patient in members)
         for patient in members:
             site = int(missing.argmax())

@@ -70,7 +70,7 @@ def write_results(config: SimulatedRun, run: Path, sites: Sequence[str]) -> None
         },
         "rows": rows_for(prompts[0]),
         "cross_site": {k: v for k, v in matrices[prompts[0]].items() if k != "centralized"},
-        "communication": {k: v for k, v in traffic.items() if not k.startswith("total")},
+        "communication": {k: v for k, v in traffic.items() if not k.startswith(("total", "peak"))},
         "privacy": None,
     }
     references = _references(config, run, sites, single, seconds)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from client.site import Site
+from client.hospital import Site
 from medsa_model.data.sample import Case
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError

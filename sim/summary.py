@@ -77,7 +77,8 @@ def cross_site(
 
 
 def communication(folder: Path, full_model_bytes: int) -> dict[str, int]:
-    """Largest message up and down per site and round, and the sums over the run, in bytes."""
+    """Largest message up and down per site and round, the sums over the run, and the
+    most memory that a site's process had in use, in bytes."""
     events = [e for e in read_metrics(folder) if e["event"] == "train"]
     last = {(e["round"], e["site"]): e for e in events}.values()
     up = [int(str(e["up_bytes"])) for e in last] or [0]
@@ -88,6 +89,7 @@ def communication(folder: Path, full_model_bytes: int) -> dict[str, int]:
         "full_model_bytes": full_model_bytes,
         "total_up_bytes": sum(up),
         "total_down_bytes": sum(down),
+        "peak_memory_bytes": max((int(str(e["memory"])) for e in last), default=0),
     }
 
 

@@ -1,4 +1,4 @@
-"""No adapter: every parameter is trained and sent. A reference for comparison, not for hospitals."""
+"""No adapter: every parameter is trained and sent. A reference for comparisons only."""
 
 from typing import Literal
 

@@ -42,7 +42,7 @@ class Synthetic(Section):
     """Images of each site."""
     structures: int = Field(3, ge=1, le=len(NAMES))
     """Annotated structures in each image; each is one mask channel."""
-    size: int = Field(160, ge=64, le=2048)
+    size: int = Field(160, ge=64, le=1024)
     """Longest side of an image in pixels."""
     seed: int = Field(0, ge=0)
     """Another seed gives other images of the same sites."""
@@ -86,7 +86,7 @@ def _paint_scene(
     short, scale = min(height, width), SITES[site].scale
     owner = np.full((height, width), NOBODY, np.int8)
     scene = np.empty((height, width, 3), np.float32)
-    scene[:] = np.float32([0.56, 0.52, 0.5]) + rng.normal(0, 0.03, 3).astype(np.float32)
+    scene[:] = np.array([0.56, 0.52, 0.5], np.float32) + rng.normal(0, 0.03, 3).astype(np.float32)
     tint = rng.uniform(0.02, 0.05, 3).astype(np.float32)
     scene += tint * texture(rng, height, width, max(height, width), fine=False)[..., None]
 

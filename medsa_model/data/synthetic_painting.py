@@ -58,8 +58,9 @@ def paint_structure(
     kernel = _step(distance, 1 - halo, soft)[..., None]
     faint = _step(distance, 1 - 0.5 * soft, soft)[..., None]  # has faded at the border, 1
     amount = level * faint + (1 - level) * kernel
-    colour = np.float32(rng.uniform(0.75, 1.15)) * np.float32(look.colour)
-    grain = texture(rng, *distance.shape, max(scene.shape), fine=True)[..., None]
+    colour = np.float32(rng.uniform(0.75, 1.15)) * np.array(look.colour, np.float32)
+    height, width = distance.shape
+    grain = texture(rng, height, width, max(scene.shape), fine=True)[..., None]
     covered = under + faint * (ground[place] - under)
     scene[place] = covered + amount * (colour + np.float32(look.grain) * grain)
     owner[place][distance < 1] = number
@@ -90,11 +91,12 @@ def texture(rng: np.random.Generator, height: int, width: int, longest: int, fin
     """A random texture (height, width) of zero mean for an image with that longest side."""
     bank = _bank(longest)
     y, x = (int(rng.integers(longest - side + 1)) for side in (height, width))
-    chosen = bank[int(rng.integers(TEXTURES)) + TEXTURES * fine]
-    return chosen[y : y + height, x : x + width][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+    chosen: Array = bank[int(rng.integers(TEXTURES)) + TEXTURES * fine]
+    cut: Array = chosen[y : y + height, x : x + width]
+    return cut[:: int(rng.choice([-1, 1])), :: int(rng.choice([-1, 1]))]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _bank(side: int) -> Array:
     """Textures (2 * TEXTURES, side, side) of unit deviation: coarse ones, then fine ones."""
     rng = np.random.default_rng(7)

@@ -22,9 +22,10 @@ class Site:
 
     `dark` and `light` are what the camera makes of black and of white (a `dark` lighter than
     `light` inverts the picture); `saturation` 0 is grey. `scale` is the size of structures,
-    `look` the most frequent one of `LOOKS` (`synthetic_painting`). `blur` in 1/160 of the longest side,
-    `noise` in shares of the range, `vignette` the loss of light in the corners, `hairs` their
-    mean number (`light_hairs`: white ones), `ruler` whether there may be tick marks on an edge.
+    `look` the index in `synthetic_painting.LOOKS` of its most frequent look. `blur` in 1/160 of the
+    longest side, `noise` in shares of the range, `vignette` the loss of light in the corners,
+    `hairs` their mean number (`light_hairs`: white ones), `ruler` whether there may be tick marks
+    on an edge.
     """
 
     dark: Colour
@@ -77,7 +78,7 @@ def photograph(rng: np.random.Generator, scene: Array, site: Site) -> Array:
     image *= (1 - site.vignette * (((x + y) / 2) ** 1.5))[..., None]
     image += np.float32(255 * site.noise) * rng.standard_normal((height, width, 1), np.float32)
     image += np.float32(90 * site.noise) * rng.standard_normal(image.shape, np.float32)
-    return np.clip(image, 0, 255)
+    return np.asarray(np.clip(image, 0, 255), np.float32)
 
 
 def _hair(rng: np.random.Generator, image: Array, shade: float) -> None:

@@ -35,7 +35,7 @@ def test_an_official_name_must_agree_with_its_hash(tmp_path):
 
 
 def test_without_a_file_the_large_backbones_say_which_one_is_needed():
-    with pytest.raises(CheckpointError, match="sam_vit_h_4b8939.pth"):
+    with pytest.raises(CheckpointError, match=r"sam_vit_h_4b8939\.pth"):
         load_base("vit_h", 1024, None, "pretrained", 0)
 
 

@@ -271,6 +271,22 @@ def test_deal_comes_close_to_the_shares(counts: list[int], weights: list[float])
     assert np.abs(sizes - shares * len(cases)).max() < max(counts) + 1e-9
 
 
+def test_a_patient_of_many_cases_is_evened_out() -> None:
+    """The other sites get more of the small patients."""
+    cases = [*make_cases(80), *(make_case(900 + n, 8888, "a") for n in range(20))]
+    for seed in range(5):
+        dealt = split(cases, Iid(sites=4), SplitOptions(), seed)
+        assert [size(parts) for parts in dealt.sites.values()] == [25] * 4
+
+
+def test_labels_do_not_depend_on_the_order_of_a_patients_cases() -> None:
+    """A patient seen at two places has one label all the same."""
+    cases = [make_case(n, n // 2, f"hospital-{n % 4}") for n in range(160)]
+    partition = Dirichlet(sites=3, alpha=0.5)
+    expected = split(cases, partition, SplitOptions(), 0)
+    assert split(cases[::-1], partition, SplitOptions(), 0) == expected
+
+
 def test_shares_of_the_parts() -> None:
     """25 % of 40 patients test, 10 % validate."""
     parts = split(make_cases(40, sites=1), BySite(), SplitOptions(), 0).sites["hospital-0"]

@@ -128,7 +128,7 @@ def test_several_channel_files(tmp_path: Path) -> None:
         image(tmp_path / "imagesTr" / f"eye_1_000{channel}.png")
     label(tmp_path / "labelsTr" / "eye_1.png", 1)
     declare(tmp_path, {"background": 0, "object": 1})
-    with pytest.raises(DataError, match="several channel files .*: eye_1; expected one"):
+    with pytest.raises(DataError, match=r"several channel files .*: eye_1; expected one"):
         Folder().open(tmp_path)
 
 

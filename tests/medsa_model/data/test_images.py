@@ -2,6 +2,7 @@
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def colours(height: int = 6, width: int = 8) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def save(array: NDArray[np.generic], path: Path, **options: object) -> Path:
+def save(array: NDArray[np.generic], path: Path, **options: Any) -> Path:
     Image.fromarray(array).save(path, **options)
     return path
 
