@@ -8,7 +8,7 @@ from flwr.app import Context
 from client.hospital import Site
 from medsa_model.data.sample import Case
 from medsa_model.device import choose_device
-from medsa_model.errors import ConfigError
+from medsa_model.errors import ConfigError, DataError
 from sim.config import SimulatedRun, load_simulation
 from sim.partition import read_split
 
@@ -35,6 +35,8 @@ def open_sites(run: Path) -> dict[str, Site]:
         site: {part: [cases[name] for name in names] for part, names in named.items()}
         for site, named in split.sites.items()
     }
+    if POOLED in parts:
+        raise DataError(f"a site is called {POOLED!r}, the name of the simulation's pooled site")
     parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
     checkpoint, workers = config.model.checkpoint, config.sim.workers
     return {name: Site(name, part, device, checkpoint, workers) for name, part in parts.items()}

@@ -27,7 +27,7 @@ NAMES = ("nodule", "body", "core", "nodule_2", "nodule_3", "nodule_4")
 BODY, CORE = NAMES.index("body"), NAMES.index("core")
 NOBODY = len(NAMES)  # owns distractors and background
 LEAST_SHARE = 0.015  # of the image's pixels, for every structure
-USUAL_LOOK = 0.65  # share of structures that have their site's own look; the rest have any
+USUAL_LOOK = 0.5  # share of structures that have their site's own look; the rest have any
 
 
 class Synthetic(Section):
@@ -101,13 +101,13 @@ def _paint_scene(
     wished = [rng.uniform(0.24, 0.31) if n == BODY else rng.uniform(0.13, 0.18) for n in channels]
     discs = _places(rng, height, width, [short * scale * radius for radius in wished], least)
     for channel, (y, x, radius) in zip(channels, discs, strict=False):
-        look, halo = _look(rng, site), rng.uniform(0.2, 0.32)
+        look, halo = _look(rng, site), rng.uniform(0.26, 0.4)
         paint_structure(rng, scene, ground, owner, channel, (y, x), radius, look, halo)
         if channel == BODY:
             turn, off = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.4, 0.55)
-            inner = max(radius * rng.uniform(0.4, 0.5), least)
+            inner = max(radius * rng.uniform(0.46, 0.56), least)
             spot = y + off * np.sin(turn), x + off * np.cos(turn)
-            other, halo = _other_look(rng, look), rng.uniform(0.2, 0.32)
+            other, halo = _other_look(rng, look), rng.uniform(0.26, 0.4)
             paint_structure(rng, scene, scene.copy(), owner, CORE, spot, inner, other, halo)
     return scene, owner
 
