@@ -98,7 +98,7 @@ def _paint_scene(
 
     least = 1.06 * _radius_of(LEAST_SHARE * height * width)
     channels = [BODY, *(n for n in range(nodules + 2) if n not in (BODY, CORE))]
-    wished = [rng.uniform(0.24, 0.31) if n == BODY else rng.uniform(0.13, 0.18) for n in channels]
+    wished = [rng.uniform(0.2, 0.3) if n == BODY else rng.uniform(0.12, 0.19) for n in channels]
     discs = _places(rng, height, width, [short * scale * radius for radius in wished], least)
     for channel, (y, x, radius) in zip(channels, discs, strict=False):
         look, halo = _look(rng, site), rng.uniform(0.26, 0.4)

@@ -42,31 +42,31 @@ class Site:
 
 
 SITES = (
-    Site((60, 15, 15), (255, 205, 180), 1.0, 1.25, 0, 0.5, 0.015, 0.1, hairs=3),
-    Site((235, 235, 235), (10, 10, 10), 0.0, 0.80, 1, 1.0, 0.040, 0.2),
+    Site((60, 15, 15), (255, 205, 180), 1.0, 1.08, 0, 0.5, 0.015, 0.1, hairs=3),
+    Site((235, 235, 235), (10, 10, 10), 0.0, 0.95, 1, 1.0, 0.040, 0.2),
     Site((0, 10, 35), (110, 190, 200), 0.8, 1.00, 2, 0.7, 0.025, 0.9, ruler=True),
-    Site((140, 105, 60), (250, 240, 205), 0.6, 0.85, 3, 0.4, 0.025, 0.0, 2.5, True, True),
-    Site((10, 0, 30), (190, 160, 255), 0.9, 1.15, 1, 1.2, 0.020, 0.5),
+    Site((140, 105, 60), (250, 240, 205), 0.6, 0.92, 3, 0.4, 0.025, 0.0, 2.5, True, True),
+    Site((10, 0, 30), (190, 160, 255), 0.9, 1.10, 1, 1.2, 0.020, 0.5),
     Site((20, 20, 20), (200, 200, 200), 0.0, 1.10, 0, 0.3, 0.055, 0.0, ruler=True),
-    Site((255, 240, 250), (90, 40, 110), 0.8, 0.90, 2, 0.4, 0.020, 0.0),
-    Site((0, 40, 10), (220, 235, 120), 1.0, 0.80, 0, 0.8, 0.040, 0.7, hairs=4),
+    Site((255, 240, 250), (90, 40, 110), 0.8, 0.95, 2, 0.4, 0.020, 0.0),
+    Site((0, 40, 10), (220, 235, 120), 1.0, 0.90, 0, 0.8, 0.040, 0.7, hairs=4),
     Site((90, 60, 60), (210, 150, 140), 1.0, 1.00, 3, 0.6, 0.015, 0.3, 2, True),
-    Site((0, 0, 0), (150, 150, 160), 0.1, 1.25, 2, 1.4, 0.050, 1.0),
+    Site((0, 0, 0), (150, 150, 160), 0.1, 1.10, 2, 1.4, 0.050, 1.0),
     Site((255, 225, 170), (60, 25, 10), 0.7, 1.05, 1, 0.5, 0.035, 0.2, 4, False, True),
-    Site((30, 50, 90), (255, 255, 255), 0.4, 0.80, 3, 1.0, 0.025, 0.4),
+    Site((30, 50, 90), (255, 255, 255), 0.4, 0.90, 3, 1.0, 0.025, 0.4),
 )
 
 
 def photograph(rng: np.random.Generator, scene: Array, site: Site) -> Array:
     """What `site`'s camera makes of `scene (H, W, 3)`, 0 is black and 1 white; [0, 255]."""
     longest = max(scene.shape)
-    contrast, light = np.float32(rng.uniform(0.8, 1.15)), np.float32(rng.normal(0, 0.03))
+    contrast, light = np.float32(rng.uniform(0.75, 1.2)), np.float32(rng.normal(0, 0.04))
     image = np.clip(0.5 + contrast * (scene - 0.5) + light, 0, 1)
     grey = (image @ GREY)[..., None]
     image = grey + np.float32(site.saturation) * (image - grey)
     blur = site.blur * longest / 160 * rng.uniform(0.7, 1.3)
     image = ndimage.gaussian_filter(image, (blur, blur, 0), truncate=2.5)
-    dark, bright = (np.asarray(colour, np.float32) for colour in (site.dark, site.light))
+    dark, bright = (rng.normal(colour, 12).astype(np.float32) for colour in (site.dark, site.light))
     image = dark + (bright - dark) * image
     for _ in range(rng.poisson(site.hairs)):
         _hair(rng, image, 235.0 if site.light_hairs else 25.0)

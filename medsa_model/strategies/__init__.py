@@ -6,9 +6,19 @@ from pydantic import Field
 
 from medsa_model.strategies.fedadam import FedAdam
 from medsa_model.strategies.fedavg import FedAvg
+from medsa_model.strategies.fedexp import FedExP
 from medsa_model.strategies.fedprox import FedProx
 from medsa_model.strategies.mean import Memory, Update, weighted_mean
 
-Strategy = Annotated[FedAvg | FedProx | FedAdam, Field(discriminator="kind")]
+Strategy = Annotated[FedAvg | FedProx | FedAdam | FedExP, Field(discriminator="kind")]
 
-__all__ = ["FedAdam", "FedAvg", "FedProx", "Memory", "Strategy", "Update", "weighted_mean"]
+__all__ = [
+    "FedAdam",
+    "FedAvg",
+    "FedExP",
+    "FedProx",
+    "Memory",
+    "Strategy",
+    "Update",
+    "weighted_mean",
+]

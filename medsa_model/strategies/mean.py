@@ -25,7 +25,7 @@ def weighted_mean(updates: Sequence[Update], weighting: str) -> AdapterState:
     `weighting` is `examples` (w_i = number of cases; McMahan et al. 2017, "Communication-efficient
     learning of deep networks from decentralized data", algorithm 1) or `uniform` (w_i = 1).
     """
-    weights = [update.examples if weighting == "examples" else 1 for update in updates]
+    weights = weights_of(updates, weighting)
     total = sum(weights)
     mean = {}
     for name in updates[0].state:
@@ -34,3 +34,8 @@ def weighted_mean(updates: Sequence[Update], weighting: str) -> AdapterState:
             accumulated += weight * update.state[name].double()
         mean[name] = (accumulated / total).float()
     return mean
+
+
+def weights_of(updates: Sequence[Update], weighting: str) -> list[int]:
+    """The weight of each update: its number of cases (`examples`) or 1 (`uniform`)."""
+    return [update.examples if weighting == "examples" else 1 for update in updates]

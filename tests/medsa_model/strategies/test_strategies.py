@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsa_model.strategies import FedAdam, FedAvg, FedProx, Update, weighted_mean
+from medsa_model.strategies import FedAdam, FedAvg, FedExP, FedProx, Update, weighted_mean
 
-ALL = [FedAvg(), FedProx(), FedAdam()]
+ALL = [FedAvg(), FedProx(), FedAdam(), FedExP()]
 
 
 def state(*values: float) -> dict[str, torch.Tensor]:
@@ -58,7 +58,7 @@ def test_names_shapes_and_types_are_kept(strategy):
     assert not current["a"].any()  # the arguments are not changed
 
 
-@pytest.mark.parametrize("strategy", [FedAvg(), FedProx()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("strategy", [FedAvg(), FedProx(), FedExP()], ids=lambda s: s.kind)
 def test_one_site_is_the_identity_bit_for_bit(strategy):
     value = {"w": torch.randn(100)}
     following, _ = strategy.aggregate({"w": torch.zeros(100)}, [Update(value, 7)], {})
@@ -82,3 +82,20 @@ def test_the_mean_does_not_depend_on_the_order_and_stays_in_range(counts, random
     mean = weighted_mean(updates, "examples")["w"].item()
     assert mean == pytest.approx(weighted_mean(shuffled, "examples")["w"].item(), rel=1e-6)
     assert -1e-6 <= mean <= len(counts) - 1 + 1e-6
+
+
+def test_fedexp_goes_as_far_as_orthogonal_changes_allow():
+    """Two sites, changes (1, 0) and (0, 1): mean (.5, .5), factor (1 + 1) / 2 / (2 * 0.5) = 1;
+    four sites with orthogonal changes: factor 1 / (2 / 4) = 2."""
+    start = {"w": torch.zeros(4)}
+    updates = [Update({"w": row}, 3) for row in torch.eye(4)]
+    following, _ = FedExP().aggregate(start, updates, {})
+    assert following["w"].tolist() == pytest.approx([0.5] * 4)
+    following, _ = FedExP().aggregate(start, updates[:2], {})
+    assert following["w"].tolist() == pytest.approx([0.5, 0.5, 0, 0])
+
+
+def test_fedexp_is_fedavg_when_sites_agree():
+    updates = [Update(state(2.0, 1.0), 1), Update(state(2.0, 1.0), 9)]
+    following, _ = FedExP().aggregate(state(0.0, 0.0), updates, {})
+    assert following["w"].tolist() == [2.0, 1.0]

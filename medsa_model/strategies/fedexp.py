@@ -1,0 +1,51 @@
+"""FedExP: FedAvg whose step is as long as the disagreement of the sites allows.
+
+Jhunjhunwala et al. 2023, "FedExP: speeding up federated averaging via extrapolation", equation 5.
+Where the sites' changes point apart, their mean is shorter than each of them and FedAvg slows
+down; the step is then extrapolated by
+
+    factor = max(1, sum_i w_i |change_i|^2 / (2 |mean change|^2))
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from medsa_model.section import Section
+from medsa_model.state import AdapterState
+from medsa_model.strategies.mean import Memory, Update, weighted_mean, weights_of
+
+
+class FedExP(Section):
+    """Weighted mean, extrapolated."""
+
+    kind: Literal["fedexp"] = "fedexp"
+    weighting: Literal["examples", "uniform"] = "examples"
+    """Weight of a site: its number of training cases, or the same for all."""
+
+    @property
+    def proximal(self) -> float:
+        """No pull towards the global state in local training."""
+        return 0.0
+
+    def aggregate(
+        self, current: AdapterState, updates: Sequence[Update], memory: Memory
+    ) -> tuple[AdapterState, Memory]:
+        """The next global state; `memory` is not used."""
+        mean = weighted_mean(updates, self.weighting)
+        if len(updates) == 1:  # the factor is 1, and the mean is the site's state bit for bit
+            return mean, memory
+        weights = weights_of(updates, self.weighting)
+        length = squared_distance(mean, current)
+        lengths = (squared_distance(update.state, current) for update in updates)
+        total = sum(weight * each for weight, each in zip(weights, lengths, strict=True))
+        factor = max(1.0, total / sum(weights) / (2 * length)) if length else 1.0
+        following = {
+            name: (value.double() + factor * (mean[name].double() - value.double())).float()
+            for name, value in current.items()
+        }
+        return following, memory
+
+
+def squared_distance(one: AdapterState, other: AdapterState) -> float:
+    """Squared Euclidean distance of two states, over all tensors, in float64."""
+    return sum(float((one[n].double() - other[n].double()).square().sum()) for n in other)

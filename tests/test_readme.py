@@ -1,0 +1,75 @@
+"""The commands of the README work as they are printed there, on tiny data and settings."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sim.config import load_simulation
+from sim.run import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"^medsa-sim .+$", README, re.MULTILINE)))
+WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", README, re.MULTILINE)
+TINY = ["rounds=1", "model.image_size=32", "train.steps=1", "train.batch_size=2",
+        "sim.examples=0", "sim.rows=[]", "sim.references=[]", "sim.device=cpu"]  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A folder that is both an ISIC 2018 layout of two sites and a plain folder layout."""
+    rng = np.random.default_rng(0)
+    lines = ["image_id,site"]
+    for number in range(12):
+        name = f"ISIC_{number:07d}"
+        mask = np.zeros((40, 48), np.uint8)
+        mask[10:30, 10 + number : 30 + number] = 255
+        image = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+        for folder, picture, file in (
+            ("ISIC2018_Task1-2_Training_Input", image, f"{name}.jpg"),
+            ("ISIC2018_Task1_Training_GroundTruth", mask, f"{name}_segmentation.png"),
+            ("images", image, f"{name}.jpg"),
+            ("masks", mask, f"{name}.png"),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / folder / file)
+        lines.append(f"{name},{'ab'[number % 2]}")
+    (tmp_path / "sites.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_there_are_commands_to_test():
+    assert len(COMMANDS) >= 4
+    assert len(WISHES) >= 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
+    words = shlex.split(command.replace("PATH", str(data)))[1:]
+    place = words.index("--config") + 1
+    words[place] = str(ROOT / words[place])
+    tiny = [*TINY, *(["data.cases_per_site=6"] if "demo" in command else [])]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, *tiny]) == 0
+    assert list((tmp_path / "runs").rglob("report.html"))
+
+
+@pytest.mark.parametrize("cell", WISHES)
+def test_a_printed_override_is_valid(cell):
+    for example in re.findall(r"`([^`]+)`", cell):
+        assert load_simulation(ROOT / "configs" / "isic.yaml", shlex.split(example))
+
+
+def test_no_placeholder_is_left():
+    assert "@@" not in README
+
+
+def test_files_that_the_readme_names_exist():
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert [name for name in linked if not (ROOT / name).exists()] == []
+    for name in re.findall(r"configs/\w+\.yaml", README):
+        assert (ROOT / name).exists()
