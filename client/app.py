@@ -68,7 +68,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     )
     metrics = {
         "num-examples": result.examples,
-        "steps": result.steps,
+        "images": result.images,
         "loss": result.loss,
         "seconds": result.seconds,
         "memory": result.memory,

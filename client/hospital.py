@@ -9,7 +9,7 @@ import torch
 
 from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
-from medsa_model.data.frames import Frames
+from medsa_model.data.frames import Frames, Kept
 from medsa_model.data.sample import Case
 from medsa_model.errors import ManifestError
 from medsa_model.evaluate import Evaluation, evaluate
@@ -22,7 +22,7 @@ class Site:
     """Opened once per process. `parts` are the cases of "train", "val" and "test".
 
     `checkpoint` is the site's own copy of the backbone's weights, `None` for the embedded one.
-    `workers` are processes that prepare batches. Training frames are kept in memory.
+    `workers` are processes that prepare batches. Training frames are kept in memory, in `kept`.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Site:
     device: torch.device
     checkpoint: Path | None = None
     workers: int = 0
-    _frames: dict[int, Frames] = field(default_factory=dict, repr=False)
+    kept: Kept = field(default_factory=dict, repr=False)
 
     def built(self, config: RunConfig) -> Built:
         """The adapted model of this run on this site's device."""
@@ -39,7 +39,7 @@ class Site:
 
     def frames(self, size: int) -> Frames:
         """The training cases in the model frame of `size` pixels."""
-        return self._frames.setdefault(size, Frames(self.parts["train"], size))
+        return Frames(self.parts["train"], size, self.kept)
 
 
 def train_site(

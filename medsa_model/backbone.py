@@ -90,6 +90,13 @@ def load_base(
     return Base(MedSam(sam, architecture.rasterised_prompts), sha256)
 
 
+def base_parameters(backbone: str, image_size: int) -> int:
+    """Parameters of the whole model before any adapter, counted without allocating them."""
+    with torch.device("meta"):
+        sam = build_sam(ARCHITECTURES[backbone], image_size)
+    return sum(parameter.numel() for parameter in sam.parameters())
+
+
 def embedded_backbone() -> Path:
     """The weights file of `vit_tiny` inside the installed package."""
     return Path(str(resources.files("medsa_model") / "weights" / "vit_tiny.safetensors"))

@@ -47,8 +47,8 @@ def save_round(
     if round_.memory:
         save_file(round_.memory, draft / "memory.safetensors", {"format": "pt"})
     config = {**sections, "manifest": asdict(manifest), "manifest_sha256": manifest.sha256}
-    _write_json(draft / "adapter_config.json", config)
-    _write_json(draft / "round.json", {"round": round_.number, **round_.facts})
+    write_json(draft / "adapter_config.json", config)
+    write_json(draft / "round.json", {"round": round_.number, **round_.facts})
     shutil.rmtree(place, ignore_errors=True)
     draft.rename(place)
     return place
@@ -92,5 +92,17 @@ def link_round(run: Path, name: str, number: int) -> None:
     os.replace(draft, run / name)
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def read_facts(run: Path, number: int) -> dict[str, object]:
+    """What round.json of a round says; empty when it cannot be read."""
+    try:
+        facts = json.loads((run / "rounds" / f"{number:04d}" / "round.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file that other programs read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)

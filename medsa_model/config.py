@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from medsa_model.adapters import Adapter, Msa
 from medsa_model.backbone import Model
@@ -32,6 +32,13 @@ class Prompts(Section):
     """Kinds of prompt in training; one is drawn at random for every prompt."""
     evaluate: tuple[PromptKind, ...] = Field((Click(), Box()), min_length=1)
     """Kinds of prompt in evaluation, each scored by itself; the first is the main one."""
+
+    @field_validator("evaluate")
+    @classmethod
+    def _different(cls, kinds: tuple[PromptKind, ...]) -> tuple[PromptKind, ...]:
+        if len({kind.name for kind in kinds}) < len(kinds):
+            raise ValueError("every kind of prompt may be listed once")
+        return kinds
 
 
 class Evaluate(Section):
@@ -94,11 +101,16 @@ def validate(
     section: type[T], content: dict[str, object], overrides: Sequence[str], source: str
 ) -> T:
     """Build `section` from `content`; raises one `ConfigError` with all problems."""
-    for override in overrides:
+    # whole sections before their keys, so that the order on the command line does not matter
+    for override in sorted(overrides, key=lambda text: text.partition("=")[0].count(".")):
         key, found, text = override.partition("=")
         if not found:
             raise ConfigError(f"override {override!r}: expected key.sub=value")
-        _set(content, key.split("."), yaml.safe_load(text), override)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: {text!r} is not YAML") from error
+        _set(content, key.split("."), value, override)
     try:
         return section.model_validate(content)
     except ValidationError as error:

@@ -6,11 +6,16 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from medsa_model.errors import ConfigError
+
 
 def choose_device(wish: str) -> torch.device:
     """`auto` is the first CUDA device, then Apple's, then the processor; else the wish itself."""
     if wish != "auto":
-        return torch.device(wish)
+        try:
+            return torch.empty(0, device=wish).device
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {wish!r} cannot be used: {error}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

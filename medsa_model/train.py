@@ -57,12 +57,16 @@ class Train(Section):
 
 @dataclass(frozen=True)
 class FitResult:
-    """The trained state, how many cases it was trained on, the mean loss, the time in seconds,
-    and the most memory in use so far in bytes (`device.peak_memory`)."""
+    """What a site sends, and how it came about.
+
+    `examples` is the number of training cases, `images` how many the steps saw (a case counts
+    every time), `loss` the mean over the steps, `seconds` the time, `memory` the most bytes in use
+    so far (`device.peak_memory`).
+    """
 
     state: AdapterState
     examples: int
-    steps: int
+    images: int
     loss: float
     seconds: float
     memory: int
@@ -119,7 +123,9 @@ def fit(
         total += value.detach()  # read once at the end: no waiting for the device in each step
     mean = float(total) / steps
     seconds = time.monotonic() - started
-    return FitResult(adapter_state(model), len(frames), steps, mean, seconds, peak_memory(device))
+    return FitResult(
+        adapter_state(model), len(frames), batches.order.size, mean, seconds, peak_memory(device)
+    )
 
 
 def batch_loss(model: MedSam, batch: Batch, loss: nn.Module, device: torch.device) -> Tensor:

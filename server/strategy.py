@@ -1,14 +1,15 @@
 """Which sites get which message, and what of their answers is used."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from medsa_model.config import RunConfig
-from medsa_model.errors import ManifestError
+from medsa_model.errors import FederationError, ManifestError
 from medsa_model.records import serialised_bytes, to_arrays, to_state
 from medsa_model.state import AdapterState, Manifest, check_state
 from medsa_model.strategies import Update
@@ -33,18 +34,31 @@ class Answer:
     received_bytes: int
 
 
-def introduce(grid: Grid, timeout: float) -> list[Node]:
-    """Ask every connected node who it is; sorted by site, so that the order of sums is fixed."""
-    targets = {node_id: str(node_id) for node_id in grid.get_node_ids()}
-    nodes = []
+def introduce(grid: Grid, expected: int, timeout: float) -> list[Node]:
+    """Wait for `expected` nodes and ask each who it is, for at most `timeout` seconds.
+
+    Sorted by site, so that the order of sums is fixed. Raises `FederationError` when two nodes
+    claim the same site, or when a node's answer is not an introduction.
+    """
+    deadline = time.monotonic() + timeout
+    while len(ids := list(grid.get_node_ids())) < expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    nodes: dict[str, Node] = {}
+    targets = {node_id: str(node_id) for node_id in ids}
     for answer in exchange(grid, targets, MessageType.QUERY, RecordDict(), "0", timeout):
         if answer.message.has_error():
             continue
         content = answer.message.content
-        cases = {str(k): int(str(v)) for k, v in content.metric_records["cases"].items()}
-        site = str(content.config_records["site"]["site"])
-        nodes.append(Node(answer.message.metadata.src_node_id, site, cases))
-    return sorted(nodes, key=lambda node: node.site)
+        try:
+            site = str(content.config_records["site"]["site"])
+            counts = content.metric_records["cases"].items()
+            cases = {str(part): int(str(count)) for part, count in counts}
+        except (KeyError, ValueError) as error:
+            raise FederationError(f"node {answer.site} did not introduce itself") from error
+        if site in nodes:
+            raise FederationError(f"two nodes say that they are site {site!r}")
+        nodes[site] = Node(answer.message.metadata.src_node_id, site, cases)
+    return sorted(nodes.values(), key=lambda node: node.site)
 
 
 def order(config: RunConfig, manifest: Manifest, state: AdapterState, **more: str) -> RecordDict:
@@ -83,8 +97,11 @@ def exchange(
             time.sleep(pause)
 
 
-def accept(answer: Answer, manifest: Manifest) -> Update:
-    """The update of a site; raises `ManifestError` when it must not enter the mean."""
+def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
+    """The update of a site; raises `ManifestError` when it must not enter the mean.
+
+    A site weighs no more than the `most_examples` training cases that it introduced itself with.
+    """
     if answer.message.has_error():
         raise ManifestError(answer.message.error.reason or "no reason given")
     content = answer.message.content
@@ -92,7 +109,29 @@ def accept(answer: Answer, manifest: Manifest) -> Update:
         raise ManifestError("the answer lacks its arrays or its metrics")
     state = to_state(content.array_records["arrays"])
     check_state(state, manifest.shapes)
-    examples = content.metric_records["metrics"].get("num-examples")
-    if not isinstance(examples, int) or examples < 1:
-        raise ManifestError(f"num-examples is {examples!r}, expected a whole number above 0")
+    metrics = content.metric_records["metrics"]
+    examples = metrics.get("num-examples")
+    if not isinstance(examples, int) or not 1 <= examples <= most_examples:
+        raise ManifestError(f"num-examples is {examples!r}, expected 1 to {most_examples}")
+    for name in ("loss", "seconds", "images", "memory"):
+        if not isinstance(metrics.get(name), int | float):
+            raise ManifestError(f"the metric {name} is missing")
     return Update({name: state[name] for name in manifest.shapes}, examples)
+
+
+def read_scores(answer: Answer, prompts: Sequence[str]) -> dict[str, tuple[float, float, int]]:
+    """Dice, IoU and number of cases by prompt; raises `ManifestError` when they are not scores."""
+    if answer.message.has_error():
+        raise ManifestError(answer.message.error.reason or "no reason given")
+    records = answer.message.content.metric_records
+    metrics: Mapping[str, object] = records.get("metrics", {})
+    scores = {}
+    for prompt in prompts:
+        values = [metrics.get(f"{prompt}/{name}") for name in ("dice", "iou", "cases")]
+        if values == [None, None, None]:
+            continue  # none of the site's cases has a structure to ask for
+        dice, iou, cases = (float(v) if isinstance(v, int | float) else math.nan for v in values)
+        if not (0 <= dice <= 1 and 0 <= iou <= 1 and cases >= 1):
+            raise ManifestError(f"the scores for prompt {prompt} are {values}")
+        scores[prompt] = (dice, iou, int(cases))
+    return scores

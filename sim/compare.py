@@ -7,17 +7,20 @@
 | federated   | all sites                           | all    |
 | centralized | one pooled site with all cases      | all    |
 
-Every case is used for the same number of local steps in each row: with `train.steps` the pooled
-site takes as many steps as all sites together, with `train.epochs` that follows by itself.
+The rows take the same number of steps: the pooled site takes as many as all sites together. With
+`train.epochs` every case is also used equally often in all rows; with `train.steps` the cases of
+small sites are used more often where sites train by themselves. `local` and `centralized` are
+plain training: whatever the strategy, one site's mean is its own state.
 References are the federation with something changed: `scratch` trains every parameter from random
-weights, `train_decoder` also trains and sends the mask decoder.
+weights at `sim.scratch_rate`, `train_decoder` also trains and sends the mask decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medsa_model.adapters import Full, Msa
+from medsa_model.strategies import FedAvg
 from sim.config import SimulatedRun
 from sim.sites import POOLED
 
@@ -32,20 +35,23 @@ class Plan:
     train_on: tuple[str, ...]
 
 
-def plans(config: SimulatedRun, run: Path, sites: Sequence[str]) -> list[Plan]:
-    """Every federation of the comparison, the main one in `run` itself."""
+def plans(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> list[Plan]:
+    """Every federation of the comparison, the main one in `run` itself.
+
+    `sites` are the numbers of training cases by site.
+    """
     everyone = tuple(sites)
+    plain = config.model_copy(update={"strategy": FedAvg()})
     rows = run / "rows"
     untrained = config.model_copy(update={"rounds": 0})
     result = [Plan("zero_shot", rows / "zero_shot", untrained, everyone)]
     result.append(Plan("federated", run, config, everyone))
     if "local" in config.sim.rows:
-        result += [Plan("local", rows / "local" / site, config, (site,)) for site in sites]
+        result += [Plan("local", rows / "local" / site, plain, (site,)) for site in sites]
     if "centralized" in config.sim.rows:
-        train = config.train
-        if train.steps is not None:
-            train = train.model_copy(update={"steps": train.steps * len(sites)})
-        pooled = config.model_copy(update={"train": train})
+        steps = sum(config.train.steps_for(cases) for cases in sites.values())
+        train = config.train.model_copy(update={"steps": steps, "epochs": None})
+        pooled = plain.model_copy(update={"train": train})
         result.append(Plan("centralized", rows / "centralized", pooled, (POOLED,)))
     for name in config.sim.references:
         result.append(Plan(name, rows / name, reference(config, name), everyone))
@@ -56,6 +62,7 @@ def reference(config: SimulatedRun, name: str) -> SimulatedRun:
     """The configuration of a reference row."""
     if name == "scratch":
         model = config.model.model_copy(update={"weights": "random", "checkpoint": None})
-        return config.model_copy(update={"model": model, "adapter": Full()})
+        train = config.train.model_copy(update={"rate": config.sim.scratch_rate})
+        return config.model_copy(update={"model": model, "adapter": Full(), "train": train})
     adapter = config.adapter if isinstance(config.adapter, Msa) else Msa()
     return config.model_copy(update={"adapter": adapter.model_copy(update={"train_decoder": True})})

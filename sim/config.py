@@ -28,6 +28,8 @@ class Sim(Section):
     """What the federation is compared with, beside zero-shot."""
     references: tuple[Literal["scratch", "train_decoder"], ...] = ("scratch",)
     """Federations with something changed: all parameters from random weights; decoder trained."""
+    scratch_rate: float = Field(1e-3, gt=0)
+    """Learning rate of `scratch`, which needs another one than adapters do."""
     examples: int = Field(2, ge=0, le=20)
     """Test cases per site shown as pictures in the report."""
     processors: int = Field(2, ge=1)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from medsa_model.checkpoint import write_json
 from medsa_model.config import RunConfig
 from medsa_model.data.sample import Case
 from medsa_model.data.transforms import to_frame
 from medsa_model.evaluate import fixed_prompts, predict, present_structures, score
 from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState, load_adapter_state
-from sim.summary import write_json
 
 TILE = 192  # pixels of a tile's longer side
 TRUTH, FOUND, CLICK = (0, 158, 115), (230, 159, 0), (86, 180, 233)  # Okabe-Ito

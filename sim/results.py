@@ -1,13 +1,14 @@
 """Gather the rows of a finished comparison: summary.json, report.json and example pictures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from medsa_model.backbone import base_parameters
 from medsa_model.build import Built, build
-from medsa_model.checkpoint import latest_round, load_round
+from medsa_model.checkpoint import latest_round, load_round, write_json
 from medsa_model.device import choose_device
 from medsa_model.state import AdapterState
 from sim.baselines import BASELINES, evaluate_baseline
@@ -20,16 +21,16 @@ from sim.summary import (
     SiteScore,
     communication,
     cross_site,
+    images_seen,
     local_row,
     off_site_mean,
     row,
     test_scores,
     training_seconds,
-    write_json,
 )
 
 
-def write_results(config: SimulatedRun, run: Path, sites: Sequence[str]) -> None:
+def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> None:
     """Write summary.json (the contract), report.json (the details) and the examples."""
     todo = plans(config, run, sites)
     prompts = [kind.name for kind in config.prompt.evaluate]
@@ -56,8 +57,7 @@ def write_results(config: SimulatedRun, run: Path, sites: Sequence[str]) -> None
     built = {p.row: _build(p) for p in todo if p.row not in ("zero_shot", "local", "centralized")}
     main = built["federated"]
     total = sum(p.numel() for p in main.model.parameters())
-    base = total - sum(torch.Size(s).numel() for s in main.manifest.shapes.values())
-    traffic = communication(run, 4 * base)
+    traffic = communication(run, 4 * base_parameters(config.model.backbone, config.model.frame))
     summary = {
         "name": config.name,
         "seed": config.seed,
@@ -80,8 +80,11 @@ def write_results(config: SimulatedRun, run: Path, sites: Sequence[str]) -> None
         "references": references,
         "cross_site": matrices,
         "local_on_other_sites": {
-            prompt: off_site_mean(matrix, sites) for prompt, matrix in matrices.items() if models
-        } if len(sites) > 1 else {},
+            prompt: off_site_mean(models, prompt) for prompt in prompts if len(models) > 1
+        },
+        "images": {
+            name: images_seen(p.folder for p in todo if p.row == name) for name in seconds
+        },
         "communication": traffic,
         "trained": {name: _trained(each) for name, each in built.items()},
         "seconds": seconds,
@@ -103,7 +106,7 @@ def _trained(built: Built) -> dict[str, float | int]:
 
 
 def _references(
-    config: SimulatedRun, run: Path, sites: Sequence[str], single: dict[str, Scores],
+    config: SimulatedRun, run: Path, sites: Iterable[str], single: dict[str, Scores],
     seconds: dict[str, float],
 ) -> dict[str, dict[str, object]]:  # fmt: skip
     """Rows that are always printed beside the model: baselines without one, then references."""
@@ -127,7 +130,7 @@ def _references(
 
 
 def _examples(
-    config: SimulatedRun, run: Path, sites: Sequence[str], todo: Sequence[Plan], main: Built
+    config: SimulatedRun, run: Path, sites: Iterable[str], todo: Sequence[Plan], main: Built
 ) -> None:
     device = choose_device(config.sim.device)
     built = build(config.model, config.adapter, config.seed, device)

@@ -6,10 +6,12 @@ medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
 """
 
 import argparse
+import math
 import platform
+import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from medsa_model import __version__
-from medsa_model.checkpoint import latest_round
-from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.checkpoint import latest_round, write_json
+from medsa_model.device import choose_device
+from medsa_model.errors import ConfigError, FederationError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
 from server.app import make_app as make_server_app
@@ -30,10 +33,14 @@ from sim.engine import run_in_process, run_with_ray
 from sim.partition import read_split, split, write_split
 from sim.progress import Progress
 from sim.results import read_results, write_results
-from sim.sites import POOLED, open_cases, open_sites
-from sim.summary import test_scores, write_json
+from sim.sites import POOLED, check_names, open_cases, open_sites
+from sim.summary import test_scores
 
 INTERRUPTED = 130
+WRITTEN = (
+    "config.yaml", "versions.json", "split.json", "metrics.jsonl", "summary.json", "report.json",
+    "report.html", "progress.png", "rounds", "rows", "examples", "best", "final",
+)  # fmt: skip
 PACKAGES = ("flwr", "torch", "segment-anything", "monai", "numpy", "pydantic")
 
 
@@ -49,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="remove what --out holds first")
     parser.add_argument("--verbose", action="store_true", help="log more")
     parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if options.resume and options.overwrite:
+        parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
     set_up(options.verbose)
     console = Console()
     try:
@@ -58,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             simulate(config, run, console)
         except KeyboardInterrupt:
-            given = " ".join([f"--config {options.config}", *options.override])
-            console.print(f"\nInterrupted. Go on with: medsa-sim {given} --out {run} --resume")
+            words = ["medsa-sim", "--config", str(options.config), *options.override]
+            again = shlex.join([*words, "--out", str(run), "--resume"])
+            print(f"\nInterrupted. Go on with: {again}")
             return INTERRUPTED
     except MedsaError as error:
         print(f"medsa-sim: {error}", file=sys.stderr)
@@ -77,16 +87,16 @@ def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overw
             raise ConfigError(f"--resume: there is no run in runs/{config.name}")
         else:
             out = Path("runs") / config.name / datetime.now().strftime("%Y%m%d-%H%M%S")
-    if overwrite and (out / "config.yaml").exists():
-        shutil.rmtree(out)
-    if out.exists() and any(out.iterdir()):
-        if not (out / "config.yaml").exists():
-            raise ConfigError(f"{out} is not empty and holds no run: choose another --out")
-        if not resume:
+    if (out / "config.yaml").exists():
+        if not resume and not overwrite:
             raise ConfigError(f"{out} holds a run: add --resume to go on or --overwrite")
-        if load_simulation(out / "config.yaml") != config:
+        if resume and load_simulation(out / "config.yaml") != config:
             raise ConfigError(f"{out} was started with other settings than these; see config.yaml")
-        return out
+        if resume:
+            return out
+        remove_run(out)
+    elif out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no run: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     (out / "config.yaml").write_text(settings, encoding="utf-8")
@@ -95,14 +105,26 @@ def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overw
     return out
 
 
+def remove_run(run: Path) -> None:
+    """Remove what this program writes, and nothing else that somebody keeps there."""
+    for name in WRITTEN:
+        place = run / name
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+
 def simulate(config: SimulatedRun, run: Path, console: Console) -> None:
     """Run what is missing of the comparison in `run`, then write its results and report."""
     if not (run / "split.json").exists():
         dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
+        check_names(dealt.sites)
         write_split(dealt, run / "split.json")
-    sites = list(read_split(run / "split.json").sites)
-    check_data(run, config, console)
-    todo = [plan for plan in plans(config, run, sites) if not finished(plan)]
+    choose_device(config.sim.device)
+    sites = {n: len(parts["train"]) for n, parts in read_split(run / "split.json").sites.items()}
+    check_data(run, config)
+    todo = [plan for plan in plans(config, run, sites) if not finished(plan, sites)]
     with Progress(console, sum(answers(plan, len(sites)) for plan in todo)) as progress:
         for plan in todo:
             progress.start(plan.row, plan.folder.name)
@@ -113,7 +135,7 @@ def simulate(config: SimulatedRun, run: Path, console: Console) -> None:
     console.print(f"Report: {page}")
 
 
-def check_data(run: Path, config: SimulatedRun, console: Console) -> None:
+def check_data(run: Path, config: SimulatedRun) -> None:
     """Read every case once before any training: a broken file must not end a night's run."""
     open_sites.cache_clear()
     for name, site in open_sites(run).items():
@@ -126,9 +148,12 @@ def check_data(run: Path, config: SimulatedRun, console: Console) -> None:
     logger.info("read and checked all cases")
 
 
-def finished(plan: Plan) -> bool:
-    """Whether a federation ended: its final state is scored and linked."""
-    return (plan.folder / "final").exists() and bool(test_scores(plan.folder))
+def finished(plan: Plan, sites: Iterable[str]) -> bool:
+    """Whether a federation ended: final state linked, every site scored with every prompt."""
+    scores = test_scores(plan.folder)
+    prompts = [kind.name for kind in plan.config.prompt.evaluate]
+    complete = all(site in scores.get(prompt, {}) for prompt in prompts for site in sites)
+    return (plan.folder / "final").exists() and complete
 
 
 def answers(plan: Plan, sites: int) -> int:
@@ -139,18 +164,30 @@ def answers(plan: Plan, sites: int) -> int:
     return sites + 1 + left * len(plan.train_on) + evaluations + sites
 
 
-def run_plan(plan: Plan, run: Path, sites: list[str], listen: Callable[[str, str], None]) -> None:
+def run_plan(
+    plan: Plan, run: Path, sites: Iterable[str], listen: Callable[[str, str], None]
+) -> None:
     """One federation: the coordinator's app and the sites' app on the chosen engine."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    quorum = len(plan.train_on)
-    server = make_server_app(plan.config, plan.folder, plan.train_on, sites, quorum)
+    names = [*sites, POOLED]
+    server = make_server_app(
+        plan.config,
+        plan.folder,
+        plan.train_on,
+        names[:-1],
+        len(plan.train_on),
+        len(names),
+        math.inf,
+    )
     if plan.config.sim.engine == "ray":
-        run_with_ray(server, run, len(sites) + 1, plan.config.sim.processors)
+        run_with_ray(server, run, len(names), plan.config.sim.processors)
     else:
-        run_in_process(server, run, [*sites, POOLED], listen)
-    missing = [s for s in sites if any(s not in by for by in test_scores(plan.folder).values())]
-    if missing or not finished(plan):
-        raise MedsaError(f"{plan.row}: not every site was scored; missing: {', '.join(missing)}")
+        run_in_process(server, run, names, listen)
+    if not finished(plan, sites):
+        raise FederationError(
+            f"{plan.row}: not every site could be scored with every prompt; a site needs a test "
+            "case with a structure, and the reason of a failure stands above"
+        )
 
 
 def print_table(run: Path, console: Console) -> None:

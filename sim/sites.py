@@ -1,11 +1,14 @@
 """Virtual sites: the parts of one data set on this machine, opened once per process."""
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context
 
 from client.hospital import Site
+from medsa_model.data.frames import Kept
 from medsa_model.data.sample import Case
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
@@ -14,6 +17,7 @@ from sim.partition import read_split
 
 POOLED = "pooled"
 """Name of the virtual site that holds everybody's training cases: the centralised reference."""
+RESERVED = {POOLED, "federated", "centralized"}
 
 
 def open_cases(config: SimulatedRun) -> list[Case]:
@@ -24,22 +28,38 @@ def open_cases(config: SimulatedRun) -> list[Case]:
     return config.data.open(root or Path())
 
 
+def check_names(sites: Iterable[str]) -> None:
+    """Refuse names that cannot be folders or that stand for something else in the results."""
+    for site in sites:
+        if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,63}", site) or site in RESERVED:
+            raise DataError(
+                f"site {site!r}: a name has letters, digits, space, dot, hyphen or underscore, 64 "
+                f"at most, and is none of {', '.join(sorted(RESERVED))}; change it in sites.csv"
+            )
+
+
 @lru_cache(maxsize=1)
 def open_sites(run: Path) -> dict[str, Site]:
     """Every site of the simulation in `run`, and the pooled one, in a fixed order."""
     config = load_simulation(run / "config.yaml")
     split = read_split(run / "split.json")
     cases = {case.case: case for case in open_cases(config)}
+    listed = {name for parts in split.sites.values() for names in parts.values() for name in names}
+    if missing := sorted(listed - cases.keys()):
+        raise DataError(
+            f"{len(missing)} cases of split.json are no longer in the data set: "
+            f"{', '.join(missing[:10])}; a run needs the same images until it is finished"
+        )
+    check_names(split.sites)
     device = choose_device(config.sim.device)
     parts = {
         site: {part: [cases[name] for name in names] for part, names in named.items()}
         for site, named in split.sites.items()
     }
-    if POOLED in parts:
-        raise DataError(f"a site is called {POOLED!r}, the name of the simulation's pooled site")
     parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
     checkpoint, workers = config.model.checkpoint, config.sim.workers
-    return {name: Site(name, part, device, checkpoint, workers) for name, part in parts.items()}
+    kept: Kept = {}  # shared, so that the pooled site holds no second copy of a frame
+    return {n: Site(n, part, device, checkpoint, workers, kept) for n, part in parts.items()}
 
 
 def open_site(run: Path, context: Context) -> Site:

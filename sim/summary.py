@@ -1,9 +1,7 @@
 """From the run directories of a comparison to summary.json and report.json."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import TypedDict
 
 from medsa_model.logs import read_metrics
@@ -44,6 +42,15 @@ def training_seconds(folders: Iterable[Path]) -> float:
     return round(total, 2)
 
 
+def images_seen(folders: Iterable[Path]) -> int:
+    """Images that went through training steps, over all sites; the budget of a row."""
+    total = 0
+    for folder in folders:
+        events = [e for e in read_metrics(folder) if e["event"] == "train"]
+        total += sum({(e["round"], e["site"]): int(str(e["images"])) for e in events}.values())
+    return total
+
+
 def row(scores: Mapping[str, SiteScore], seconds: float) -> dict[str, object]:
     """A ROW of summary.json: the mean is over cases, the worst site is the lowest site mean."""
     cases = sum(score["cases"] for score in scores.values())
@@ -77,30 +84,34 @@ def cross_site(
 
 
 def communication(folder: Path, full_model_bytes: int) -> dict[str, int]:
-    """Largest message up and down per site and round, the sums over the run, and the
-    most memory that a site's process had in use, in bytes."""
-    events = [e for e in read_metrics(folder) if e["event"] == "train"]
-    last = {(e["round"], e["site"]): e for e in events}.values()
+    """What a run sent, in bytes as serialised for the wire.
+
+    Largest training message up and down per site and round; the sums of all messages with tensors
+    or scores; the most memory that a site's process had in use. `full_model_bytes` is what the
+    float32 parameters of the whole base model would take.
+    """
+    events = read_metrics(folder)
+    train = {(e["round"], e["site"]): e for e in events if e["event"] == "train"}
+    scoring = {(e["round"], e["site"], e["part"]): e for e in events if e["event"] == "traffic"}
+    last, every = train.values(), [*train.values(), *scoring.values()]
     up = [int(str(e["up_bytes"])) for e in last] or [0]
     down = [int(str(e["down_bytes"])) for e in last] or [0]
     return {
         "up_bytes_per_site_round": max(up),
         "down_bytes_per_site_round": max(down),
         "full_model_bytes": full_model_bytes,
-        "total_up_bytes": sum(up),
-        "total_down_bytes": sum(down),
+        "total_up_bytes": sum(int(str(e["up_bytes"])) for e in every),
+        "total_down_bytes": sum(int(str(e["down_bytes"])) for e in every),
         "peak_memory_bytes": max((int(str(e["memory"])) for e in last), default=0),
     }
 
 
-def off_site_mean(matrix: Mapping[str, Mapping[str, float]], sites: Iterable[str]) -> float:
-    """Mean Dice of local models on the cases of the other sites, each pair with equal weight."""
-    names = list(sites)
-    return fmean(matrix[model][site] for model in names for site in names if model != site)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a file that other programs read, whole or not at all."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+def off_site_mean(models: Mapping[str, Scores], prompt: str) -> float:
+    """Mean Dice of local models over the cases of all other sites."""
+    scores = [
+        score
+        for model, by_prompt in models.items()
+        for site, score in by_prompt[prompt].items()
+        if site != model
+    ]
+    return sum(s["dice"] * s["cases"] for s in scores) / sum(s["cases"] for s in scores)

@@ -42,8 +42,9 @@ def table(reports: Sequence[dict[str, object]], prompt: str) -> str:
         cells = [spread([row[name][column] for row in rows]) for column in COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if "local" in rows[0]:
-        others = [report["local_on_other_sites"][prompt] for report in reports]  # type: ignore[index]
-        lines.append(f"| local, on the other sites' cases | {spread(others)} | | |")
+        others = [report["local_on_other_sites"].get(prompt) for report in reports]  # type: ignore[attr-defined]
+        if None not in others:
+            lines.append(f"| local, on the other sites' cases | {spread(others)} | | |")
         for column, what in (("mean", "mean"), ("worst_site", "worst site")):
             margins = [row["federated"][column] - row["local"][column] for row in rows]
             listed = ", ".join(f"{margin:+.3f}" for margin in margins)

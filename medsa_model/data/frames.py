@@ -26,20 +26,28 @@ class Batch:
     prompts_per_image: int
 
 
-class Frames(Sequence[Framed]):
-    """The cases of one site in the model frame of `size` pixels, read at first use and kept."""
+Kept = dict[tuple[str, int], Framed]
 
-    def __init__(self, cases: Sequence[Case], size: int) -> None:
+
+class Frames(Sequence[Framed]):
+    """The cases of one site in the model frame of `size` pixels, read at first use and kept.
+
+    `kept` may be shared by several: it holds frames by case and size.
+    """
+
+    def __init__(self, cases: Sequence[Case], size: int, kept: Kept | None = None) -> None:
         self.cases, self.size = cases, size
-        self._kept: dict[int, Framed] = {}
+        self._kept = {} if kept is None else kept
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def __getitem__(self, number: int) -> Framed:  # type: ignore[override]
-        if number not in self._kept:
-            self._kept[number] = to_frame(self.cases[number].load(), self.size)
-        return self._kept[number]
+        case = self.cases[number]
+        key = (case.case, self.size)
+        if key not in self._kept:
+            self._kept[key] = to_frame(case.load(), self.size)
+        return self._kept[key]
 
 
 class TrainingBatches(Dataset[Batch]):

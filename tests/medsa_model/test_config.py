@@ -54,7 +54,7 @@ def test_overrides_win_and_make_sections():
     assert config.train.steps == 7 and config.train.rate == 3e-4 and config.seed == 5
 
 
-@pytest.mark.parametrize("override", ["rounds", "name.deeper=1"])
+@pytest.mark.parametrize("override", ["rounds", "name.deeper=1", "sim={kind: iid"])
 def test_an_override_that_makes_no_sense_is_refused(override):
     with pytest.raises(ConfigError, match="override"):
         validate(RunConfig, minimal(), [override], "f")
@@ -86,3 +86,15 @@ def test_what_travels_holds_no_path_of_the_coordinator():
     travelling = config.for_sites()
     assert "secret" not in travelling
     assert RunConfig.model_validate_json(travelling).adapter == Msa()
+
+
+def test_the_order_of_overrides_does_not_matter():
+    config = validate(RunConfig, minimal(), ["data.root=/x", "data={kind: folder}"], "f")
+    assert str(config.data.root) == "/x"
+    assert config.data.kind == "folder"
+
+
+def test_a_prompt_is_scored_once():
+    content = minimal(prompt={"evaluate": [{"kind": "click"}, {"kind": "click"}]})
+    with pytest.raises(ConfigError, match="listed once"):
+        validate(RunConfig, content, [], "f")

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -43,10 +44,9 @@ def test_an_interrupted_run_goes_on_with_the_same_result(monkeypatch, tmp_path):
         raise Stop
 
     monkeypatch.setattr(pretrain, "_write_backbone", cut)
-    try:
+    with pytest.raises(Stop):
         run(monkeypatch, tmp_path / "parts", 4, "--curriculum", "0")
-    except Stop:
-        assert state.exists()
+    assert state.exists()
     monkeypatch.setattr(pretrain, "_write_backbone", write)
     run(monkeypatch, tmp_path / "parts", 4, "--curriculum", "0")
     whole = load_file(tmp_path / "whole" / "vit_tiny.safetensors")

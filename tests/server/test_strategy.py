@@ -5,9 +5,9 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from medsa_model.errors import ManifestError
+from medsa_model.errors import FederationError, ManifestError
 from medsa_model.state import Manifest
-from server.strategy import Answer, accept, exchange, introduce
+from server.strategy import Answer, accept, exchange, introduce, read_scores
 from sim.grid import InProcessGrid
 
 MANIFEST = Manifest({"w": (2,)}, "0" * 64, 48)
@@ -30,10 +30,13 @@ def arrays(*values: float) -> ArrayRecord:
     return ArrayRecord({"w": torch.tensor(values)})
 
 
+def metrics(examples: float) -> MetricRecord:
+    rest = {"loss": 0.5, "seconds": 1.0, "images": 4, "memory": 1000}
+    return MetricRecord({"num-examples": examples, **rest})
+
+
 def test_a_good_answer_becomes_an_update():
-    update = accept(
-        answering(arrays=arrays(1.0, 2.0), metrics=MetricRecord({"num-examples": 7})), MANIFEST
-    )
+    update = accept(answering(arrays=arrays(1.0, 2.0), metrics=metrics(7)), MANIFEST, 9)
     assert update.examples == 7
     assert update.state["w"].tolist() == [1.0, 2.0]
 
@@ -41,21 +44,26 @@ def test_a_good_answer_becomes_an_update():
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ({"metrics": MetricRecord({"num-examples": 1})}, "lacks its arrays"),
+        ({"metrics": metrics(1)}, "lacks its arrays"),
         ({"arrays": arrays(1.0, 2.0)}, "lacks its arrays or its metrics"),
-        ({"arrays": arrays(1.0), "metrics": MetricRecord({"num-examples": 1})}, "expected"),
+        ({"arrays": arrays(1.0), "metrics": metrics(1)}, "expected"),
         (
-            {"arrays": arrays(float("nan"), 0.0), "metrics": MetricRecord({"num-examples": 1})},
+            {"arrays": arrays(float("nan"), 0.0), "metrics": metrics(1)},
             "not finite",
         ),
-        ({"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"num-examples": 0})}, "above 0"),
-        ({"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"num-examples": 1.5})}, "above 0"),
-        ({"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"loss": 1.0})}, "above 0"),
+        ({"arrays": arrays(1.0, 2.0), "metrics": metrics(0)}, "expected 1 to 9"),
+        ({"arrays": arrays(1.0, 2.0), "metrics": metrics(1.5)}, "expected 1 to 9"),
+        ({"arrays": arrays(1.0, 2.0), "metrics": metrics(10)}, "10, expected 1 to 9"),
+        ({"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"loss": 1.0})}, "expected 1 to 9"),
+        (
+            {"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"num-examples": 1})},
+            "metric loss is missing",
+        ),
     ],
 )
 def test_a_bad_answer_never_enters_the_mean(records, message):
     with pytest.raises(ManifestError, match=message):
-        accept(answering(**records), MANIFEST)
+        accept(answering(**records), MANIFEST, 9)
 
 
 def test_a_site_that_raises_is_an_error_with_its_kind_only():
@@ -69,7 +77,7 @@ def test_a_site_that_raises_is_an_error_with_its_kind_only():
     (answer,) = exchange(grid, {2: "a"}, "train", RecordDict(), "1", 5.0)
     assert answer.message.has_error()
     with pytest.raises(ManifestError, match="ValueError") as caught:
-        accept(answer, MANIFEST)
+        accept(answer, MANIFEST, 9)
     assert "DOE" not in str(caught.value)
 
 
@@ -82,7 +90,7 @@ def test_sites_are_sorted_whatever_the_order_of_nodes():
         content = RecordDict({"site": site, "cases": MetricRecord({"train": 3})})
         return Message(content, reply_to=message)
 
-    nodes = introduce(InProcessGrid(app, ["b", "c", "a"], lambda *_: None), 5.0)
+    nodes = introduce(InProcessGrid(app, ["b", "c", "a"], lambda *_: None), 3, 5.0)
     assert [node.site for node in nodes] == ["a", "b", "c"]
     assert [node.node_id for node in nodes] == [4, 2, 3]
     assert nodes[0].cases == {"train": 3}
@@ -95,3 +103,49 @@ def test_who_never_answers_is_left_out_after_the_deadline():
 
     grid = Silent(ClientApp(), ["a"], lambda *_: None)
     assert list(exchange(grid, {2: "a"}, "train", RecordDict(), "1", 0.2)) == []
+
+
+def introducing(*sites: str) -> InProcessGrid:
+    """Nodes that introduce themselves with the given names."""
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        site = ConfigRecord({"site": sites[context.node_id - 2]})
+        content = RecordDict({"site": site, "cases": MetricRecord({"train": 3})})
+        return Message(content, reply_to=message)
+
+    return InProcessGrid(app, [str(n) for n in range(len(sites))], lambda *_: None)
+
+
+def test_two_nodes_cannot_be_the_same_site():
+    with pytest.raises(FederationError, match="two nodes say that they are site 'a'"):
+        introduce(introducing("a", "b", "a"), 3, 5.0)
+
+
+def test_the_coordinator_waits_for_nodes_that_connect_later():
+    class Late(InProcessGrid):
+        asked = 0
+
+        def get_node_ids(self):
+            self.asked += 1
+            return super().get_node_ids() if self.asked > 2 else []
+
+    grid = introducing("a", "b")
+    grid.__class__ = Late
+    assert [node.site for node in introduce(grid, 2, 5.0)] == ["a", "b"]
+
+
+SCORES = {"click/dice": 0.5, "click/iou": 0.4, "click/cases": 3.0}
+
+
+def test_scores_are_read_by_prompt():
+    answer = answering(metrics=MetricRecord({"num-examples": 3, **SCORES}))
+    assert read_scores(answer, ["click", "box"]) == {"click": (0.5, 0.4, 3)}
+
+
+@pytest.mark.parametrize("spoilt", [{"click/dice": float("nan")}, {"click/iou": 7.0}])
+def test_impossible_scores_are_refused(spoilt):
+    answer = answering(metrics=MetricRecord({**SCORES, **spoilt}))
+    with pytest.raises(ManifestError, match="scores for prompt click"):
+        read_scores(answer, ["click"])

@@ -12,7 +12,7 @@ def made(**more: object) -> dict[str, list]:
     content = {"name": "x", "data": {"kind": "synthetic"}, "train": {"steps": 4}, **more}
     config = SimulatedRun.model_validate(content)
     by_row: dict[str, list] = {}
-    for plan in plans(config, Path("run"), ["a", "b", "c"]):
+    for plan in plans(config, Path("run"), {"a": 12, "b": 24, "c": 5}):
         by_row.setdefault(plan.row, []).append(plan)
     return by_row
 
@@ -31,9 +31,20 @@ def test_the_pooled_site_takes_as_many_steps_as_all_sites_together():
     assert rows["local"][0].config.train == rows["federated"][0].config.train
 
 
-def test_epochs_need_no_change():
-    rows = made(train={"epochs": 2.0})
-    assert rows["centralized"][0].config.train == rows["federated"][0].config.train
+def test_with_epochs_as_well():
+    rows = made(train={"epochs": 2.0, "batch_size": 12})
+    assert rows["centralized"][0].config.train.steps == 2 + 4 + 2
+
+
+def test_local_and_centralised_are_plain_training_whatever_the_strategy():
+    rows = made(strategy={"kind": "fedadam"})
+    assert {plan.config.strategy.kind for plan in rows["local"] + rows["centralized"]} == {"fedavg"}
+    assert rows["federated"][0].config.strategy.kind == "fedadam"
+
+
+def test_scratch_has_its_own_rate():
+    rows = made(sim={"references": ["scratch"], "scratch_rate": 0.5})
+    assert rows["scratch"][0].config.train.rate == 0.5
 
 
 def test_references_differ_in_one_thing():

@@ -17,7 +17,7 @@ from medsa_model.train import fit
 from sim.compare import Plan
 from sim.config import SimulatedRun
 from sim.partition import read_split, split, write_split
-from sim.run import choose_directory, run_plan
+from sim.run import choose_directory, finished, run_plan
 from sim.sites import POOLED, open_cases, open_sites
 from sim.summary import test_scores as scores_of
 
@@ -139,7 +139,7 @@ def test_what_is_written_can_be_read_by_others(tmp_path):
     assert sorted(p.name for p in (run / "rounds").iterdir()) == ["0000", "0001", "0002"]
     assert (run / "final").resolve().name == "0002" and (run / "best").exists()
     events = read_metrics(run)
-    assert {e["event"] for e in events} == {"train", "evaluate", "round"}
+    assert {e["event"] for e in events} == {"train", "evaluate", "traffic", "round"}
     train = [e for e in events if e["event"] == "train"]
     assert all(e["up_bytes"] > 4 * 158_688 for e in train)
 
@@ -168,3 +168,44 @@ def test_different_sites_train_on_different_streams(tmp_path):
     one = federation(configuration(rounds=1), tmp_path / "one", ("site_a",))
     two = federation(configuration(rounds=1), tmp_path / "two", ("site_b",))
     assert not same(final(one), final(two))
+
+
+def test_a_row_in_which_a_site_was_not_scored_is_not_finished(tmp_path, monkeypatch):
+    config = configuration(rounds=0)
+    run = tmp_path / "run"
+    sites = prepare(config, run)
+    plan = Plan("federated", run, config, tuple(sites))
+    import client.app
+
+    works, calls = client.app.evaluate_site, []
+
+    def fails_once(site, *arguments):
+        calls.append(site.name)
+        if calls == ["site_a", "site_b"]:
+            raise RuntimeError("disk")
+        return works(site, *arguments)
+
+    monkeypatch.setattr("client.app.evaluate_site", fails_once)
+    with pytest.raises(MedsaError, match="not every site could be scored"):
+        run_plan(plan, run, sites, listen)
+    assert not finished(plan, sites)
+    run_plan(plan, run, sites, listen)
+    assert finished(plan, sites)
+    assert set(scores_of(run)["click"]) == {"site_a", "site_b"}
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "pooled", "federated", ".hidden", ""])
+def test_site_names_that_cannot_be_folders_are_refused(name):
+    from sim.sites import check_names
+
+    with pytest.raises(MedsaError, match=r"sites\.csv"):
+        check_names(["good site", name])
+
+
+def test_the_pooled_site_shares_the_frames_of_the_sites(tmp_path):
+    run = federation(configuration(rounds=0), tmp_path / "run")
+    sites = open_sites(run)
+    first = sites["site_a"].frames(32)[0]
+    case = sites["site_a"].parts["train"][0].case
+    names = [each.case for each in sites[POOLED].parts["train"]]
+    assert sites[POOLED].frames(32)[names.index(case)] is first

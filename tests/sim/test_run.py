@@ -113,6 +113,7 @@ def test_ctrl_c_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
         (["data.kind=isic"], "data.root is empty"),
         (["model.backbone=vit_b"], "sam_vit_b_01ec64.pth"),
         (["--resume"], "--resume: there is no run"),
+        (["sim.device=abacus"], "device 'abacus' cannot be used"),
     ],
 )
 def test_errors_are_one_message_without_a_traceback(
@@ -129,6 +130,24 @@ def test_errors_are_one_message_without_a_traceback(
     assert main(["--config", str(path), *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_overwriting_keeps_what_the_program_did_not_write(config, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr("sim.run.simulate", lambda *_: None)
+    assert main(["--config", str(config), "--out", str(run)]) == 0
+    (run / "20260101-000000").mkdir()
+    (run / "summary.json").write_text("{}")
+    assert main(["--config", str(config), "--out", str(run), "--overwrite", "seed=4"]) == 0
+    assert (run / "20260101-000000").is_dir()
+    assert not (run / "summary.json").exists()
+    assert "seed: 4" in (run / "config.yaml").read_text()
+
+
+def test_the_budget_of_a_row_is_in_the_report(run):
+    images = json.loads((run / "report.json").read_text())["images"]
+    assert images["zero_shot"] == 0
+    assert images["local"] == images["federated"] == images["centralized"] == 4
 
 
 def test_a_directory_with_other_files_is_left_alone(config, tmp_path, capsys):
