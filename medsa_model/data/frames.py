@@ -25,6 +25,11 @@ class Batch:
     prompt: Prompt
     prompts_per_image: int
 
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory; PyTorch's loader calls this for a CUDA device."""
+        image, mask = self.image.pin_memory(), self.mask.pin_memory()
+        return Batch(image, mask, self.prompt, self.prompts_per_image)
+
 
 Kept = dict[tuple[str, int], Framed]
 
