@@ -2,10 +2,10 @@
 
     python -m medsa_model.pretrain --steps 20000 --out runs/pretrain
 
-Each step paints new scenes, encodes them once and decodes several prompts an image: a random
-click, a jittered box, or (one prompt in four) a click corrected by a second one where the first
-answer was wrong. Over the first `--curriculum` share of the run the number of objects grows from
-1 to 12 and the loss goes from class-balanced to plain; a start from noise collapses without.
+Each step encodes a batch of scenes once and decodes several prompts an image: a random click, a
+jittered box, or (one step in four) a prompt corrected by a click where the first answer was wrong.
+Over the first `--curriculum` share of the run the number of objects grows from 1 to 12 and the
+loss goes from class-balanced to plain; a start from noise collapses without.
 
 What is written to `--out`: `vit_tiny.safetensors` (float16, moving average of the weights),
 `vit_tiny.json` (the card: command, seed, steps, time, scores), `state.safetensors` (to go on with
@@ -24,61 +24,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from medsa_model.backbone import file_sha256, initialise
 from medsa_model.device import autocast, choose_device
-from medsa_model.prompts import Row, collate, corrective_click, random_click, tight_box
+from medsa_model.held_out import score_held_out
+from medsa_model.prompts import Row, collate, corrective_click
 from medsa_model.sam import ARCHITECTURES, MedSam, build_sam
-from medsa_model.scenes import MOST_OBJECTS, generate_scene
+from medsa_model.scene_examples import SceneExamples, join_examples, ramp
 
 SIZE = ARCHITECTURES["vit_tiny"].pretrained_size
-HELD_OUT_STREAM = 1_000_003  # scenes of this stream are never trained on
-BOX_JITTER = 0.05  # standard deviation of each edge, in widths or heights of the object
 AVERAGE = 0.999  # decay of the moving average of the weights
 CORRECTED = 0.25  # share of steps with a corrective click
-
-Example = tuple[Tensor, Tensor, list[Row]]
-
-
-class Scenes(Dataset[Example]):
-    """Item i: image (3, S, S), masks (P, S, S) of P drawn objects, a click or box for each."""
-
-    def __init__(self, seed: int, steps: int, batch: int, prompts: int, curriculum: float) -> None:
-        self.seed, self.steps, self.batch, self.prompts = seed, steps, batch, prompts
-        self.curriculum = curriculum
-
-    def __len__(self) -> int:
-        return self.steps * self.batch
-
-    def __getitem__(self, index: int) -> Example:
-        rng = np.random.default_rng((self.seed, index, 7))
-        progress = _ramp(index / len(self), self.curriculum)
-        most = 1 + round((MOST_OBJECTS - 1) * progress)
-        scene = generate_scene(self.seed, index, SIZE, int(rng.integers(1, most + 1)))
-        drawn = rng.choice(scene.prompted(), self.prompts)
-        masks = [scene.objects == number for number in drawn]
-        rows = [_row(mask, bool(rng.random() < 0.5), rng) for mask in masks]
-        return torch.from_numpy(scene.image), torch.from_numpy(np.stack(masks)), rows
-
-
-def _row(mask: NDArray[np.bool_], box: bool, rng: np.random.Generator) -> Row:
-    """A jittered box or a random click."""
-    if not box:
-        return [random_click(mask, rng)], [1], None
-    x0, y0, x1, y1 = tight_box(mask)
-    width, height = x1 - x0 + 1, y1 - y0 + 1
-    jitter = rng.normal(0, BOX_JITTER, 4) * (width, height, width, height)
-    return [], [], (x0 + jitter[0], y0 + jitter[1], x1 + jitter[2], y1 + jitter[3])
-
-
-def _join(examples: list[Example]) -> tuple[Tensor, Tensor, list[Row]]:
-    images, masks, rows = zip(*examples, strict=True)
-    return torch.stack(images), torch.cat(masks), [row for group in rows for row in group]
 
 
 def loss_of(logits: Tensor, iou: Tensor, masks: Tensor, balance: float) -> Tensor:
@@ -114,49 +74,6 @@ def corrected(
     return result
 
 
-@torch.no_grad()
-def score(model: MedSam, scenes: int, device: torch.device) -> dict[str, float]:
-    """Mean IoU on held-out scenes of 4 to 12 objects: 4 objects each, one click or jittered box.
-
-    `ellipse_in_box` is what drawing an ellipse into the same box gets, without the image.
-    """
-    totals: dict[str, list[float]] = {"click": [], "box": [], "ellipse_in_box": []}
-    y, x = np.mgrid[:SIZE, :SIZE]
-    for start in range(0, scenes, 16):
-        images, masks, rows = [], [], []
-        for index in range(start, min(start + 16, scenes)):
-            scene = generate_scene(HELD_OUT_STREAM, index, SIZE)
-            rng = np.random.default_rng((HELD_OUT_STREAM, index, 7))
-            chosen = [scene.objects == n for n in rng.choice(scene.prompted(), 4)]
-            images.append(torch.from_numpy(scene.image))
-            masks += chosen
-            rows.append([(_row(mask, False, rng), _row(mask, True, rng)) for mask in chosen])
-        embedding = model.encode(torch.stack(images).to(device)).repeat_interleave(4, 0)
-        truth = torch.from_numpy(np.stack(masks))
-        for kind, name in enumerate(("click", "box")):
-            prompt = collate([pair[kind] for group in rows for pair in group]).to(device)
-            found = (model.to_frame(model.decode(embedding, prompt)[0])[:, 0] > 0).cpu()
-            totals[name] += _iou(found, truth)
-        boxes = [pair[1][2] for group in rows for pair in group]
-        ellipses = [_ellipse(box, x, y) for box in boxes if box is not None]
-        totals["ellipse_in_box"] += _iou(torch.from_numpy(np.stack(ellipses)), truth)
-    return {name: round(float(np.mean(values)), 4) for name, values in totals.items()}
-
-
-def _ellipse(
-    box: tuple[float, float, float, float], x: NDArray[np.int64], y: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    x0, y0, x1, y1 = box
-    u = (x - (x0 + x1) / 2) / max((x1 - x0 + 1) / 2, 0.5)
-    v = (y - (y0 + y1) / 2) / max((y1 - y0 + 1) / 2, 0.5)
-    return np.asarray(u * u + v * v <= 1)
-
-
-def _iou(found: Tensor, truth: Tensor) -> list[float]:
-    shared = (found & truth).sum((1, 2)).double()
-    return list((shared / (found | truth).sum((1, 2)).clamp(min=1)).tolist())
-
-
 def _save_state(path: Path, step: int, seconds: float, model: MedSam, average: dict[str, Tensor],
                 optimizer: torch.optim.Optimizer) -> None:  # fmt: skip
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
@@ -186,7 +103,7 @@ def _load_state(path: Path, model: MedSam, average: dict[str, Tensor],
     return int(metadata["step"]), float(metadata["seconds"])
 
 
-def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed: int,
+def pretrain(out: Path, steps: int, batch: int, prompts: int, uses: int, rate: float, seed: int,
              workers: int, save_every: int, initial: Path | None, curriculum: float,
              held_out: int) -> None:  # fmt: skip
     """The whole run; goes on from `out/state.safetensors` when that exists."""
@@ -198,7 +115,9 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
         model.sam.load_state_dict({n: t.float() for n, t in load_file(initial).items()})
     model.train()
     average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98), fused=True
+    )
     first, before, state_file = 0, 0.0, out / "state.safetensors"
     out.mkdir(parents=True, exist_ok=True)
     if state_file.exists():
@@ -207,8 +126,9 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
 
     def batches() -> Iterator[tuple[Tensor, Tensor, list[Row]]]:
         order = range(first * batch, steps * batch)
-        yield from DataLoader(Scenes(seed, steps, batch, prompts, curriculum), batch, sampler=order,
-                              num_workers=workers, collate_fn=_join,
+        examples = SceneExamples(seed, steps * batch, SIZE, prompts, uses, curriculum)
+        yield from DataLoader(examples, batch, sampler=order, num_workers=workers,
+                              collate_fn=join_examples,
                               prefetch_factor=4 if workers else None)  # fmt: skip
 
     running = 0.0
@@ -225,7 +145,7 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
                 rows = corrected(rows, masks, model.to_frame(answer).cpu(), rng)
             logits, iou = model.decode(embedding, collate(rows).to(device))
         loss = loss_of(
-            logits.float(), iou.float(), masks.to(device), 1 - _ramp(progress, curriculum)
+            logits.float(), iou.float(), masks.to(device), 1 - ramp(progress, curriculum)
         )
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -233,8 +153,9 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
         optimizer.zero_grad(set_to_none=True)
         decay = min(AVERAGE, (step + 1) / (step + 10))
         with torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                average[name].lerp_(tensor, 1 - decay)
+            torch._foreach_lerp_(
+                list(average.values()), list(model.state_dict().values()), 1 - decay
+            )
         running += 0.02 * (loss.item() - running) if step > first else loss.item()
         seconds = before + time.monotonic() - started
         if (step + 1) % 50 == 0:
@@ -243,14 +164,9 @@ def pretrain(out: Path, steps: int, batch: int, prompts: int, rate: float, seed:
             _save_state(state_file, step + 1, seconds, model, average, optimizer)
             last = step + 1 == steps
             _write_backbone(out, average, held_out if last else 64, {
-                "steps": step + 1, "images": (step + 1) * batch, "seconds": round(seconds),
-                "prompts_per_image": prompts, "seed": seed, "finished": last,
-                "initial": _lineage(initial)})  # fmt: skip
-
-
-def _ramp(progress: float, share: float) -> float:
-    """From 0 to 1 over the first `share` of the run."""
-    return min(1.0, progress / share) if share else 1.0
+                "steps": step + 1, "images": (step + 1) * batch, "uses_of_a_scene": uses,
+                "seconds": round(seconds), "prompts_per_image": prompts, "seed": seed,
+                "finished": last, "initial": _lineage(initial)})  # fmt: skip
 
 
 def _lineage(initial: Path | None) -> dict[str, object] | None:
@@ -275,7 +191,7 @@ def _write_backbone(out: Path, average: dict[str, Tensor], held_out: int,
     device = choose_device("auto")
     rounded = MedSam(build_sam(ARCHITECTURES["vit_tiny"], SIZE), rasterised_prompts=True)
     rounded.sam.load_state_dict({n: t.float() for n, t in weights.items()})
-    scores = score(rounded.to(device).eval(), held_out, device)
+    scores = score_held_out(rounded.to(device).eval(), held_out, device)
     card = {
         "name": "vit_tiny", "sha256": file_sha256(path), "image_size": SIZE,
         "parameters": sum(p.numel() for p in rounded.parameters()),
@@ -297,6 +213,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8, help="scenes a step")
     parser.add_argument("--prompts", type=int, default=4, help="prompts a scene")
+    parser.add_argument("--uses", type=int, default=3, help="how often a scene is used")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of AdamW")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that paint scenes")
@@ -304,10 +221,7 @@ def main() -> int:
     parser.add_argument("--initial", type=Path, help="safetensors to start from instead of noise")
     parser.add_argument("--curriculum", type=float, default=0.6, help="share of the run; 0: none")
     parser.add_argument("--held-out", type=int, default=256, help="scenes of the final score")
-    arguments = parser.parse_args()
-    pretrain(arguments.out, arguments.steps, arguments.batch, arguments.prompts, arguments.rate,
-             arguments.seed, arguments.workers, arguments.save_every, arguments.initial,
-             arguments.curriculum, arguments.held_out)  # fmt: skip
+    pretrain(**vars(parser.parse_args()))
     return 0
 
 

@@ -160,6 +160,15 @@ def tight_box(mask: Mask) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
 
 
+def inscribed_ellipse(box: tuple[float, float, float, float], shape: tuple[int, int]) -> Mask:
+    """The ellipse that fills a box, in a mask of `shape` (H, W): the answer without an image."""
+    x0, y0, x1, y1 = box
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    u = (x - (x0 + x1) / 2) / max((x1 - x0 + 1) / 2, 0.5)
+    v = (y - (y0 + y1) / 2) / max((y1 - y0 + 1) / 2, 0.5)
+    return np.asarray(u * u + v * v <= 1)
+
+
 def shifted_box(
     box: tuple[float, float, float, float], overlap: float, generator: np.random.Generator
 ) -> tuple[float, float, float, float]:

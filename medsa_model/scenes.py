@@ -19,6 +19,7 @@ from scipy import ndimage
 Array = NDArray[np.float32]
 
 SMALLEST_OBJECT = 0.012  # share of the image that must stay uncovered for an object to be prompted
+LARGEST_PIECE = 0.9  # share of an object's visible pixels that must hang together to be prompted
 LEAST_CONTRAST = 15.0  # grey levels between an object and its surroundings, below: not prompted
 LEAST_PAINTED_CONTRAST = 0.25  # of the range, before low contrast and camera are applied
 MOST_OBJECTS = 12
@@ -32,10 +33,21 @@ class Scene:
     objects: NDArray[np.int16]
 
     def prompted(self) -> list[int]:
-        """Numbers of the objects that are large enough and can be told from their surroundings."""
+        """Numbers of the objects that a prompt can ask for.
+
+        They are large enough, can be told from their surroundings, and were not cut into pieces by
+        objects in front of them: no click or box says which pieces belong together.
+        """
         numbers, pixels = np.unique(self.objects, return_counts=True)
         large = (pixels > SMALLEST_OBJECT * self.objects.size) & (numbers > 0)
-        return [int(n) for n in numbers[large] if self._contrast(int(n)) > LEAST_CONTRAST]
+        candidates = [int(n) for n in numbers[large] if self._in_one_piece(int(n))]
+        return [n for n in candidates if self._contrast(n) > LEAST_CONTRAST]
+
+    def _in_one_piece(self, number: int) -> bool:
+        """Whether nearly all visible pixels of an object hang together."""
+        pieces, _ = ndimage.label(self.objects == number)
+        sizes = np.bincount(pieces.ravel())[1:]
+        return bool(sizes.max() >= LARGEST_PIECE * sizes.sum())
 
     def _contrast(self, number: int) -> float:
         """Grey levels (largest of the channels) between an object and a ring of 4 px around it."""

@@ -21,7 +21,7 @@ from medsa_model.evaluate import (
     present_structures,
     score,
 )
-from medsa_model.prompts import PromptSection, Row
+from medsa_model.prompts import PromptSection, Row, inscribed_ellipse
 
 Mask = NDArray[np.bool_]
 Baseline = Callable[[NDArray[np.uint8], Row], Mask | None]
@@ -31,11 +31,7 @@ def ellipse_in_box(image: NDArray[np.uint8], prompt: Row) -> Mask | None:
     """The ellipse inscribed in the box of a prompt, without the image; `None` without a box."""
     if prompt[2] is None:
         return None
-    x0, y0, x1, y1 = prompt[2]
-    y, x = np.mgrid[: image.shape[1], : image.shape[2]]
-    u = (x - (x0 + x1) / 2) / ((x1 - x0 + 1) / 2)
-    v = (y - (y0 + y1) / 2) / ((y1 - y0 + 1) / 2)
-    return np.asarray(u * u + v * v <= 1)
+    return inscribed_ellipse(prompt[2], (image.shape[1], image.shape[2]))
 
 
 def otsu(image: NDArray[np.uint8], prompt: Row) -> Mask | None:

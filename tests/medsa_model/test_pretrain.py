@@ -15,7 +15,7 @@ def run(monkeypatch, out, steps, *more):
     words = ["--steps", str(steps), "--batch", "1", "--prompts", "2", "--workers", "0"]
     given = [*words, "--save-every", "2", "--held-out", "2", "--out", str(out), *more]
     monkeypatch.setattr(sys, "argv", ["pretrain", *given])
-    monkeypatch.setattr(pretrain, "score", lambda *_: {"click": 0.0})
+    monkeypatch.setattr(pretrain, "score_held_out", lambda *_: {"click": 0.0})
     assert pretrain.main() == 0
 
 

@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from medsa_model.scenes import LEAST_CONTRAST, SMALLEST_OBJECT, generate_scene
+from medsa_model.scenes import (
+    LARGEST_PIECE,
+    LEAST_CONTRAST,
+    SMALLEST_OBJECT,
+    Scene,
+    generate_scene,
+)
 
 
 def test_a_scene_is_a_function_of_seed_and_index():
@@ -26,6 +33,17 @@ def test_pixels_and_prompted_objects(index):
         inside = scene.objects == number
         assert inside.mean() > SMALLEST_OBJECT
         assert scene._contrast(number) > LEAST_CONTRAST
+        pieces, _ = ndimage.label(inside)
+        assert np.bincount(pieces[inside]).max() >= LARGEST_PIECE * inside.sum()
+
+
+def test_an_object_cut_in_two_is_not_prompted():
+    objects = np.zeros((96, 96), np.int16)
+    objects[10:80, 10:40], objects[10:80, 50:80] = 1, 2
+    image = np.where(objects == 0, 0, 200).astype(np.float32)[None].repeat(3, 0)
+    assert Scene(image, objects).prompted() == [1, 2]
+    objects[40:50, 10:40] = 0
+    assert Scene(np.where(objects == 0, 0, image), objects).prompted() == [2]
 
 
 def test_the_number_of_objects_can_be_set():
