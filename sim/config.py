@@ -8,7 +8,8 @@ from pydantic import Field
 
 from medsa_model.config import RunConfig, read_yaml, validate
 from medsa_model.section import Section
-from sim.partition import BySite, Partition, SplitOptions
+from sim.partition import BySite, Partition
+from sim.split import SplitOptions
 
 
 class Sim(Section):

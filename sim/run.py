@@ -30,10 +30,10 @@ from server.app import make_app as make_server_app
 from sim.compare import Plan, plans
 from sim.config import SimulatedRun, load_simulation
 from sim.engine import run_in_process, run_with_ray
-from sim.partition import read_split, split, write_split
 from sim.progress import Progress
 from sim.results import read_results, write_results
 from sim.sites import POOLED, check_names, open_cases, open_sites
+from sim.split import read_split, split, write_split
 from sim.summary import test_scores
 
 INTERRUPTED = 130

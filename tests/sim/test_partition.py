@@ -17,22 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 from medsa_model.data.sample import Case, Sample
 from medsa_model.errors import CheckpointError, DataError
 from sim.partition import (
-    PARTS,
     BySite,
     Dirichlet,
     Iid,
     Partition,
     PartitionSection,
     Quantity,
-    Split,
-    SplitOptions,
     deal,
     foreground_quartiles,
     group,
-    read_split,
-    split,
-    write_split,
 )
+from sim.split import PARTS, Split, SplitOptions, read_split, split, write_split
 
 KINDS = [
     BySite(),
