@@ -110,7 +110,10 @@ def validate(
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: {text!r} is not YAML") from error
-        _set(content, key.split("."), value, override)
+        keys = key.split(".")
+        if len(keys) > 1:
+            _name_default_kind(section, content, keys[0])
+        _set(content, keys, value, override)
     try:
         return section.model_validate(content)
     except ValidationError as error:
@@ -119,6 +122,14 @@ def validate(
         listed = "\n".join(f"  {key:{width}}  {text}" for key, text in lines)
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
         raise ConfigError(f"{source} is not valid ({count}):\n{listed}") from error
+
+
+def _name_default_kind(section: type[Section], content: dict[str, object], key: str) -> None:
+    """Let `adapter.ratio=0.1` mean the default adapter when a file has no section `adapter`."""
+    field = section.model_fields.get(key)
+    kind = getattr(field.default, "kind", None) if field else None
+    if kind and key not in content:
+        content[key] = {"kind": kind}
 
 
 def _set(content: dict[str, object], keys: list[str], value: object, override: str) -> None:

@@ -98,3 +98,11 @@ def test_a_prompt_is_scored_once():
     content = minimal(prompt={"evaluate": [{"kind": "click"}, {"kind": "click"}]})
     with pytest.raises(ConfigError, match="listed once"):
         validate(RunConfig, content, [], "f")
+
+
+def test_an_override_of_a_missing_section_means_its_default_kind():
+    run = validate(RunConfig, minimal(), ["adapter.ratio=0.125", "train.steps=3"], "f")
+    assert run.adapter == Msa(ratio=0.125)
+    assert run.train.steps == 3
+    with pytest.raises(ConfigError, match=r"adapter\.mu"):
+        validate(RunConfig, minimal(), ["adapter.mu=1"], "f")
