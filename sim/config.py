@@ -16,7 +16,9 @@ class Sim(Section):
     """Simulation of several sites on one machine."""
 
     engine: Literal["in-process", "ray"] = "in-process"
-    """`in-process` runs sites one after the other; `ray` in several processes."""
+    """`in-process`: the sites of a federation answer one after the other, and several federations
+    of the comparison run beside each other; `ray`: the sites of a federation run beside each other,
+    one federation after the other."""
     device: str = "auto"
     """`auto` (the first GPU, else the processor) or a PyTorch device."""
     workers: int = Field(0, ge=0)
@@ -33,8 +35,9 @@ class Sim(Section):
     """Learning rate of `scratch`, which needs another one than adapters do."""
     examples: int = Field(2, ge=0, le=20)
     """Test cases per site shown as pictures in the report."""
-    processors: int = Field(2, ge=1)
-    """Processes of the Ray engine."""
+    processes: int | None = Field(None, ge=1)
+    """Processes that work beside each other, each with its share of the cores; empty: one for each
+    core, or one in all when a GPU computes."""
 
 
 class SimulatedRun(RunConfig):

@@ -22,7 +22,6 @@ class Progress:
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task("", total=total)
-        self.row = ""
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -36,12 +35,7 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def start(self, row: str, folder: str) -> None:
-        """A new federation begins."""
-        self.row = f"{row} ({folder})" if row == "local" else row
-        self.bar.update(self.task, description=self.row)
-
-    def advance(self, message_type: str, site: str) -> None:
-        """A site has answered."""
+    def advance(self, federation: str, message_type: str, site: str) -> None:
+        """A site has answered in one of the federations."""
         verb = VERBS.get(message_type, message_type)
-        self.bar.update(self.task, advance=1, description=f"{self.row}: {site} {verb}")
+        self.bar.update(self.task, advance=1, description=f"{federation}: {site} {verb}")

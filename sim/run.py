@@ -6,12 +6,10 @@ medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
 """
 
 import argparse
-import math
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,20 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from medsa_model import __version__
-from medsa_model.checkpoint import latest_round, write_json
+from medsa_model.checkpoint import write_json
 from medsa_model.device import choose_device
-from medsa_model.errors import ConfigError, FederationError, MedsaError
+from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
-from server.app import make_app as make_server_app
-from sim.compare import Plan, plans
+from sim.compare import plans
 from sim.config import SimulatedRun, load_simulation
-from sim.engine import run_in_process, run_with_ray
+from sim.federations import answers_left, finished, run_plans
 from sim.progress import Progress
 from sim.results import read_results, write_results
 from sim.sites import POOLED, check_names, open_cases, open_sites
 from sim.split import read_split, split, write_split
-from sim.summary import test_scores
 
 INTERRUPTED = 130
 WRITTEN = (
@@ -65,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_simulation(options.config, options.override)
         run = choose_directory(config, options.out, options.resume, options.overwrite)
         try:
-            simulate(config, run, console)
+            simulate(config, run, console, options.verbose)
         except KeyboardInterrupt:
             words = ["medsa-sim", "--config", str(options.config), *options.override]
             again = shlex.join([*words, "--out", str(run), "--resume"])
@@ -115,7 +111,7 @@ def remove_run(run: Path) -> None:
             place.unlink(missing_ok=True)
 
 
-def simulate(config: SimulatedRun, run: Path, console: Console) -> None:
+def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -> None:
     """Run what is missing of the comparison in `run`, then write its results and report."""
     if not (run / "split.json").exists():
         dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
@@ -125,10 +121,8 @@ def simulate(config: SimulatedRun, run: Path, console: Console) -> None:
     sites = {n: len(parts["train"]) for n, parts in read_split(run / "split.json").sites.items()}
     check_data(run, config)
     todo = [plan for plan in plans(config, run, sites) if not finished(plan, sites)]
-    with Progress(console, sum(answers(plan, len(sites)) for plan in todo)) as progress:
-        for plan in todo:
-            progress.start(plan.row, plan.folder.name)
-            run_plan(plan, run, sites, progress.advance)
+    with Progress(console, sum(answers_left(plan, len(sites)) for plan in todo)) as progress:
+        run_plans(todo, run, list(sites), verbose, progress.advance)
     write_results(config, run, sites)
     page = write_report(run)
     print_table(run, console)
@@ -146,48 +140,6 @@ def check_data(run: Path, config: SimulatedRun) -> None:
                 for case in site.parts.get(part, ()):
                     case.load()
     logger.info("read and checked all cases")
-
-
-def finished(plan: Plan, sites: Iterable[str]) -> bool:
-    """Whether a federation ended: final state linked, every site scored with every prompt."""
-    scores = test_scores(plan.folder)
-    prompts = [kind.name for kind in plan.config.prompt.evaluate]
-    complete = all(site in scores.get(prompt, {}) for prompt in prompts for site in sites)
-    return (plan.folder / "final").exists() and complete
-
-
-def answers(plan: Plan, sites: int) -> int:
-    """How many answers of sites a federation still needs, for the progress bar."""
-    left = plan.config.rounds - (latest_round(plan.folder) or 0)
-    every = plan.config.evaluate.every
-    evaluations = (left // every if every else 0) * sites
-    return sites + 1 + left * len(plan.train_on) + evaluations + sites
-
-
-def run_plan(
-    plan: Plan, run: Path, sites: Iterable[str], listen: Callable[[str, str], None]
-) -> None:
-    """One federation: the coordinator's app and the sites' app on the chosen engine."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    names = [*sites, POOLED]
-    server = make_server_app(
-        plan.config,
-        plan.folder,
-        plan.train_on,
-        names[:-1],
-        len(plan.train_on),
-        len(names),
-        math.inf,
-    )
-    if plan.config.sim.engine == "ray":
-        run_with_ray(server, run, len(names), plan.config.sim.processors)
-    else:
-        run_in_process(server, run, names, listen)
-    if not finished(plan, sites):
-        raise FederationError(
-            f"{plan.row}: not every site could be scored with every prompt; a site needs a test "
-            "case with a structure, and the reason of a failure stands above"
-        )
 
 
 def print_table(run: Path, console: Console) -> None:

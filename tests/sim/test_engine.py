@@ -12,7 +12,7 @@ rounds: 1
 model: {image_size: 32}
 data: {kind: synthetic, sites: 2, cases_per_site: 6, size: 64}
 train: {steps: 1, batch_size: 2, prompts_per_image: 1}
-sim: {split: {test: 0.34, val: 0.17}, examples: 0, device: cpu, rows: [], references: []}
+sim: {split: {test: 0.34, val: 0.17}, examples: 0, device: cpu, processes: 1, rows: [], references: []}
 """
 
 

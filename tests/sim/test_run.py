@@ -13,7 +13,7 @@ SMALL = {
     "model": {"image_size": 32},
     "data": {"kind": "synthetic", "sites": 2, "cases_per_site": 6, "size": 64},
     "train": {"steps": 1, "batch_size": 2, "prompts_per_image": 1},
-    "sim": {"split": {"test": 0.34, "val": 0.17}, "examples": 1, "device": "cpu",
+    "sim": {"split": {"test": 0.34, "val": 0.17}, "examples": 1, "device": "cpu", "processes": 1,
             "references": ["scratch", "train_decoder"]},
 }  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_ctrl_c_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sim.run.run_plan", interrupted)
+    monkeypatch.setattr("sim.federations.run_plan", interrupted)
     assert main(["--config", str(config), "--out", str(tmp_path / "run")]) == 130
     assert "--resume" in capsys.readouterr().out
 

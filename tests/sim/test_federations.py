@@ -1,0 +1,111 @@
+"""Several federations beside each other: same results, clear ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from medsa_model.errors import FederationError
+from sim.config import Sim, load_simulation
+from sim.federations import processes_for, run_plans
+from sim.run import main
+
+SMALL = {
+    "name": "small",
+    "rounds": 2,
+    "model": {"image_size": 32},
+    "data": {"kind": "synthetic", "sites": 2, "cases_per_site": 6, "size": 64},
+    "train": {"steps": 1, "batch_size": 2, "prompts_per_image": 1},
+    "sim": {"split": {"test": 0.34, "val": 0.17}, "examples": 0, "device": "cpu",
+            "rows": ["centralized"], "references": []},
+}  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def final(run):
+    return load_file(run / "final" / "adapter_model.safetensors")
+
+
+def test_two_processes_give_what_one_gives(config, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["--config", str(config)]
+    assert main([*words, "--out", str(one), "sim.processes=1"]) == 0
+    assert main([*words, "--out", str(two), "sim.processes=2"]) == 0
+    for place in (".", "rows/centralized"):
+        first, second = final(one / place), final(two / place)
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], atol=1e-5, rtol=1e-4)
+
+
+def test_an_error_in_a_process_is_the_error_of_the_run(config, tmp_path, capsys):
+    words = ["--config", str(config), "--out", str(tmp_path / "run"), "sim.processes=2"]
+    assert main([*words, "adapter={kind: msa, decoder_width: 0}", "train.precision=float32",
+                 "data.size=64", "model.weights=pretrained", "model.checkpoint=missing.pth"]) == 1  # fmt: skip
+    error = capsys.readouterr().err
+    assert "missing.pth" in error and "Traceback" not in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_ends_all_processes_and_the_run_goes_on(config, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "sim", "--config", str(config), "--out", str(run),
+               "sim.processes=2"]  # fmt: skip
+    program = subprocess.Popen(
+        [*command, "rounds=500"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while not (run / "rounds" / "0001").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(program.pid, signal.SIGINT)  # what a terminal does
+    output, _ = program.communicate(timeout=30)
+    assert program.returncode == 130, output
+    assert "--resume" in output and "Traceback" not in output
+    with pytest.raises(ProcessLookupError):  # nobody of the group is left
+        os.killpg(program.pid, 0)
+
+
+def test_how_many_processes():
+    assert processes_for(Sim(processes=3)) == 3
+    assert processes_for(Sim(device="cpu")) == os.cpu_count()
+
+
+def test_nothing_to_do(config, tmp_path):
+    assert load_simulation(config).rounds == 2
+    run_plans([], tmp_path, [], False, lambda *_: pytest.fail("nobody answers"))
+
+
+def test_a_killed_process_is_explained(config, tmp_path, monkeypatch):
+    class Broken:
+        """A pool whose processes die."""
+
+        def __init__(self, *_: object) -> None: ...
+
+        def submit(self, *_: object) -> object:
+            from concurrent.futures import Future
+            from concurrent.futures.process import BrokenProcessPool
+
+            future: Future[None] = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+        def shutdown(self, **_: object) -> None: ...
+
+    monkeypatch.setattr("sim.federations.ProcessPoolExecutor", Broken)
+    from sim.compare import plans
+
+    todo = plans(load_simulation(config, ["sim.processes=2"]), tmp_path, {"site_a": 2})
+    with pytest.raises(FederationError, match="memory"):
+        run_plans(todo, tmp_path, ["site_a"], False, lambda *_: None)
