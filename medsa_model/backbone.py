@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -38,6 +38,20 @@ class Model(Section):
     """An official SAM file or a safetensors file with the same names; empty: the embedded one."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """`random` is for speed measurements and for training from scratch."""
+
+    @field_validator("image_size")
+    @classmethod
+    def _whole_patches(cls, size: int | None, fields: ValidationInfo) -> int | None:
+        backbone = fields.data.get("backbone")  # missing when it is not valid itself
+        if size and backbone and size % (patch := ARCHITECTURES[backbone].patch):
+            raise ValueError(f"{backbone} needs a multiple of its patch, {patch} pixels")
+        return size
+
+    @property
+    def lacks_checkpoint(self) -> bool:
+        """Whether `checkpoint` is empty but needed: true at a site, whose path never travels."""
+        embedded = ARCHITECTURES[self.backbone].official_file is None
+        return self.weights == "pretrained" and self.checkpoint is None and not embedded
 
     @property
     def frame(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,10 +27,15 @@ def set_up(verbose: bool) -> None:
 
 
 def append_metrics(run: Path, event: str, **values: object) -> None:
-    """Add a line to the run's metrics.jsonl."""
+    """Add a line to the run's metrics.jsonl; a line torn by a crash before is ended first."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now, "event": event, **values}) + "\n")
+    line = json.dumps({"time": now, "event": event, **values}) + "\n"
+    with (run / "metrics.jsonl").open("a+b") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode())  # at the end of the file, wherever it was read
 
 
 def read_metrics(run: Path) -> list[dict[str, object]]:

@@ -31,7 +31,7 @@ class Train(Section):
     """Images a step."""
     prompts_per_image: int = Field(2, ge=1)
     """Prompts drawn for every image of a step; the image is encoded once."""
-    rate: float = Field(2e-3, gt=0)
+    rate: float = Field(2e-3, gt=0, allow_inf_nan=False)
     """Learning rate of AdamW in the first round; falls to a twentieth as a cosine over the run."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of AdamW."""
@@ -80,7 +80,7 @@ def fit(
     train: Train,
     steps: int,
     progress: float,
-    seed: tuple[int, ...],
+    seed: tuple[int, int, int],
     proximal: float = 0.0,
     workers: int = 0,
 ) -> FitResult:

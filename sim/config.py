@@ -1,12 +1,14 @@
 """The `sim` section of a run YAML, read by `medsa-sim` alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from medsa_model.backbone import Model
 from medsa_model.config import RunConfig, read_yaml, validate
+from medsa_model.sam import ARCHITECTURES
 from medsa_model.section import Section
 from sim.partition import BySite, Partition
 from sim.split import SplitOptions
@@ -31,7 +33,7 @@ class Sim(Section):
     """What the federation is compared with, beside zero-shot."""
     references: tuple[Literal["scratch", "train_decoder"], ...] = ("scratch",)
     """Federations with something changed: all parameters from random weights; decoder trained."""
-    scratch_rate: float = Field(1e-3, gt=0)
+    scratch_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     """Learning rate of `scratch`, which needs another one than adapters do."""
     examples: int = Field(2, ge=0, le=20)
     """Test cases per site shown as pictures in the report."""
@@ -39,13 +41,54 @@ class Sim(Section):
     """Processes that work beside each other, each with its share of the cores; empty: one for each
     core, or one in all when a GPU computes."""
 
+    @field_validator("rows", "references")
+    @classmethod
+    def _different(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("every row may be listed once")
+        return names
+
 
 class SimulatedRun(RunConfig):
     """A run with its simulation."""
 
     sim: Sim = Sim()
 
+    @field_validator("model")
+    @classmethod
+    def _has_weights(cls, model: Model) -> Model:
+        # not in `Model`: to a site the configuration travels without the path
+        if model.lacks_checkpoint:
+            raise ValueError(
+                f"model.checkpoint is empty, but {model.backbone} is not embedded: give the path "
+                f"of {ARCHITECTURES[model.backbone].official_file} (or set model.weights to random)"
+            )
+        return model
+
 
 def load_simulation(path: Path, overrides: Sequence[str] = ()) -> SimulatedRun:
     """Read a run YAML with its `sim` section; raises `ConfigError` with every problem."""
     return validate(SimulatedRun, read_yaml(path), overrides, path.name)
+
+
+def differences(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> dict[str, tuple[object, object]]:
+    """Dotted key -> (old, new value) of what two configurations, as in YAML, do not share.
+
+    A list counts as one value; a key that one of them lacks has the value "nothing" there.
+    """
+    old, new = _flat(before), _flat(after)
+    pairs = {key: (old.get(key, "nothing"), new.get(key, "nothing")) for key in old | new}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(content: Mapping[str, object]) -> dict[str, object]:
+    """Nested sections as one mapping from dotted keys to values."""
+    result: dict[str, object] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            result |= {f"{key}.{inner}": each for inner, each in _flat(value).items()}
+        else:
+            result[key] = value
+    return result

@@ -1,7 +1,7 @@
 """The two engines of a simulation: in this process, or Flower's own on Ray."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,9 @@ from sim.grid import COORDINATOR, InProcessGrid
 from sim.sites import open_site
 
 
-def run_in_process(
-    server: ServerApp, run: Path, names: Sequence[str], listen: Callable[[str, str], None]
-) -> None:
+def run_in_process(server: ServerApp, run: Path, names: Sequence[str]) -> None:
     """Virtual sites answer one after the other in this process."""
-    grid = InProcessGrid(make_app(partial(open_site, run)), names, listen)
+    grid = InProcessGrid(make_app(partial(open_site, run)), names)
     context = Context(
         run_id=1, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={}
     )
@@ -34,9 +32,9 @@ def run_with_ray(server: ServerApp, run: Path, nodes: int, processes: int) -> No
         import ray  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "sim.engine is ray, but Ray is not installed: pip install 'fed-medsa[ray]'"
+            "sim.engine is ray, but Ray is not installed: "
+            'pip install -c constraints.txt -e ".[ray]"'
         ) from error
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import torch
     from flwr.simulation import run_simulation

@@ -3,7 +3,7 @@
 No start-up, no copies of the backbone, deterministic order, and a debugger that works.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -16,15 +16,10 @@ COORDINATOR = 1
 
 
 class InProcessGrid(Grid):
-    """Delivers messages to `app` under the node of each site; node ids start at 2.
+    """Delivers messages to `app` under the node of each site; node ids start at 2."""
 
-    `listen` is called with (message type, site) after each answer.
-    """
-
-    def __init__(
-        self, app: ClientApp, sites: Sequence[str], listen: Callable[[str, str], None]
-    ) -> None:
-        self.app, self.listen = app, listen
+    def __init__(self, app: ClientApp, sites: Sequence[str]) -> None:
+        self.app = app
         self.contexts = {
             number: Context(
                 run_id=1, node_id=number, node_config={"site": site}, state=RecordDict(),
@@ -93,5 +88,4 @@ class InProcessGrid(Grid):
             reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
         finally:
             TaskIdentity.node_id = COORDINATOR
-        self.listen(message.metadata.message_type, str(context.node_config["site"]))
         return reply

@@ -21,11 +21,11 @@ from sim.summary import (
     SiteScore,
     communication,
     cross_site,
+    final_scores,
     images_seen,
     local_row,
     off_site_mean,
     row,
-    test_scores,
     training_seconds,
 )
 
@@ -34,8 +34,8 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
     """Write summary.json (the contract), report.json (the details) and the examples."""
     todo = plans(config, run, sites)
     prompts = [kind.name for kind in config.prompt.evaluate]
-    single = {p.row: test_scores(p.folder) for p in todo if p.row != "local"}
-    models = {p.folder.name: test_scores(p.folder) for p in todo if p.row == "local"}
+    single = {p.row: final_scores(p.folder) for p in todo if p.row != "local"}
+    models = {p.folder.name: final_scores(p.folder) for p in todo if p.row == "local"}
     seconds = {
         name: training_seconds(p.folder for p in todo if p.row == name)
         for name in dict.fromkeys(p.row for p in todo)

@@ -6,37 +6,46 @@ medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
 """
 
 import argparse
+import json
 import platform
 import shlex
 import shutil
 import sys
 from datetime import datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from medsa_model import __version__
+from medsa_model.build import build
 from medsa_model.checkpoint import write_json
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
 from sim.compare import plans
-from sim.config import SimulatedRun, load_simulation
-from sim.federations import answers_left, finished, run_plans
-from sim.progress import Progress
+from sim.config import Sim, SimulatedRun, differences, load_simulation
+from sim.federations import finished, processes_for, run_plans
+from sim.progress import progress_of
 from sim.results import read_results, write_results
 from sim.sites import POOLED, check_names, open_cases, open_sites
 from sim.split import read_split, split, write_split
 
 INTERRUPTED = 130
+DRAFTS = (".config.yaml.draft", ".versions.json.draft")
+"""What a start that failed half-way may leave."""
 WRITTEN = (
-    "config.yaml", "versions.json", "split.json", "metrics.jsonl", "summary.json", "report.json",
-    "report.html", "progress.png", "rounds", "rows", "examples", "best", "final",
+    "split.json", "metrics.jsonl", "summary.json", "report.json", "report.html", "progress.png",
+    "rounds", "rows", "examples", "best", "final", *DRAFTS, "config.yaml", "versions.json",
 )  # fmt: skip
+"""In the order of removal: what tells a run directory goes last."""
+LISTED = 10
+"""Most differing keys in a message."""
 PACKAGES = ("flwr", "torch", "segment-anything", "monai", "numpy", "pydantic")
 
 
@@ -55,50 +64,93 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.resume and options.overwrite:
         parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
-    set_up(options.verbose)
-    console = Console()
+    run: Path | None = None
     try:
+        set_up(options.verbose)
         config = load_simulation(options.config, options.override)
         run = choose_directory(config, options.out, options.resume, options.overwrite)
-        try:
-            simulate(config, run, console, options.verbose)
-        except KeyboardInterrupt:
-            words = ["medsa-sim", "--config", str(options.config), *options.override]
-            again = shlex.join([*words, "--out", str(run), "--resume"])
-            print(f"\nInterrupted. Go on with: {again}")
-            return INTERRUPTED
+        simulate(config, run, Console(), options.verbose)
+    except KeyboardInterrupt:
+        words = ["medsa-sim", "--config", str(options.config), *options.override]
+        again = shlex.join([*words, "--out", str(run), "--resume"])
+        print("\nInterrupted." + (f" Go on with: {again}" if run else ""))
+        return INTERRUPTED
     except MedsaError as error:
         print(f"medsa-sim: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = error.filename or run or options.out or Path()  # a full disk names no file
+        print(f"medsa-sim: {place}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 
 
 def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overwrite: bool) -> Path:
-    """The run directory, made ready; an existing run is never mixed with another one."""
+    """The run directory, made ready; an existing run is never mixed with another one.
+
+    What a start left that failed before any round is no run: the next start takes its place.
+    """
     if out is None:
-        earlier = sorted((Path("runs") / config.name).glob("*/config.yaml"))
-        if resume and earlier:
-            out = earlier[-1].parent
+        earlier = sorted(p.parent for p in (Path("runs") / config.name).glob("*/config.yaml"))
+        begun = [place for place in earlier if is_ours(place) and has_begun(place)]
+        if resume and begun:
+            out = begun[-1]
         elif resume:
             raise ConfigError(f"--resume: there is no run in runs/{config.name}")
         else:
             out = Path("runs") / config.name / datetime.now().strftime("%Y%m%d-%H%M%S")
-    if (out / "config.yaml").exists():
-        if not resume and not overwrite:
+    ours = is_ours(out)
+    if resume:
+        if not ours or not (out / "config.yaml").exists():
+            raise ConfigError(
+                f"--resume: {out} holds no run; check --out, or leave --resume out to start one"
+            )
+        check_settings(config, out)
+        return out
+    if ours:
+        if has_begun(out) and not overwrite:
             raise ConfigError(f"{out} holds a run: add --resume to go on or --overwrite")
-        if resume and load_simulation(out / "config.yaml") != config:
-            raise ConfigError(f"{out} was started with other settings than these; see config.yaml")
-        if resume:
-            return out
         remove_run(out)
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(place.name not in DRAFTS for place in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no run: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    (out / "config.yaml").write_text(settings, encoding="utf-8")
     versions = {"fed-medsa": __version__, "python": platform.python_version()}
     write_json(out / "versions.json", versions | {name: version(name) for name in PACKAGES})
+    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    draft = out / ".config.yaml.draft"
+    draft.write_text(settings, encoding="utf-8")
+    draft.replace(out / "config.yaml")
     return out
+
+
+def is_ours(run: Path) -> bool:
+    """Whether this program made the directory: its versions.json says so, which is written first
+    and removed last."""
+    try:
+        versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(versions, dict) and "fed-medsa" in versions
+
+
+def has_begun(run: Path) -> bool:
+    """Whether any federation of the comparison has saved a round."""
+    return (run / "rounds").is_dir() or any((run / "rows").glob("**/rounds"))
+
+
+def check_settings(config: SimulatedRun, run: Path) -> None:
+    """Raise `ConfigError` with what differs when `run` was started with other settings."""
+    before = load_simulation(run / "config.yaml").model_dump(mode="json")
+    changed = differences(before, config.model_dump(mode="json"))
+    if changed:
+        lines = [f"  {key}: {old}, now {new}" for key, (old, new) in changed.items()]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
+        listed = "\n".join(lines)
+        raise ConfigError(
+            f"{run} was started with other settings:\n{listed}\n"
+            "repeat them as they were, or use --overwrite or another --out"
+        )
 
 
 def remove_run(run: Path) -> None:
@@ -113,6 +165,9 @@ def remove_run(run: Path) -> None:
 
 def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -> None:
     """Run what is missing of the comparison in `run`, then write its results and report."""
+    check_engine(config.sim)
+    # kept for later; now, because a missing weights file must not be found after reading the data
+    build(config.model, config.adapter, config.seed, torch.device("cpu"))
     if not (run / "split.json").exists():
         dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
         check_names(dealt.sites)
@@ -120,13 +175,24 @@ def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -
     choose_device(config.sim.device)
     sites = {n: len(parts["train"]) for n, parts in read_split(run / "split.json").sites.items()}
     check_data(run, config)
-    todo = [plan for plan in plans(config, run, sites) if not finished(plan, sites)]
-    with Progress(console, sum(answers_left(plan, len(sites)) for plan in todo)) as progress:
-        run_plans(todo, run, list(sites), verbose, progress.advance)
+    everything = plans(config, run, sites)
+    processes = processes_for(config.sim, len(everything))
+    with progress_of(everything, console):
+        todo = [plan for plan in everything if not finished(plan, sites)]
+        run_plans(todo, run, list(sites), processes, verbose)
     write_results(config, run, sites)
     page = write_report(run)
     print_table(run, console)
     console.print(f"Report: {page}")
+
+
+def check_engine(sim: Sim) -> None:
+    """Raise `ConfigError` when the wished engine is not installed."""
+    if sim.engine == "ray" and find_spec("ray") is None:
+        raise ConfigError(
+            "sim.engine is ray, but Ray is not installed: "
+            'pip install -c constraints.txt -e ".[ray]"'
+        )
 
 
 def check_data(run: Path, config: SimulatedRun) -> None:

@@ -19,7 +19,7 @@ Scores = dict[str, dict[str, SiteScore]]
 """By prompt, by site whose cases were scored."""
 
 
-def test_scores(folder: Path) -> Scores:
+def final_scores(folder: Path) -> Scores:
     """The final scores in a run directory."""
     scores: Scores = {}
     for event in read_metrics(folder):

@@ -2,26 +2,72 @@
 
     python -m sim.table runs/isic-0 runs/isic-1 runs/isic-2
 
-Prints Markdown. `others` is the mean Dice of local models on the other sites' cases.
+Prints Markdown. The runs differ in their seed and perhaps in where the data lies, in nothing else.
+`others` is the mean Dice of local models on the other sites' cases.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
+from medsa_model.config import read_yaml
+from medsa_model.errors import CheckpointError, ConfigError, MedsaError
+from sim.config import differences
+
 COLUMNS = ("mean", "worst_site", "gap")
+MAY_DIFFER = {"seed", "data.root"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """The command line; returns the exit code: 0, or 1 for an error."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("runs", nargs="+", type=Path, help="finished run directories")
     options = parser.parse_args(arguments)
-    reports = [json.loads((run / "report.json").read_text()) for run in options.runs]
+    try:
+        reports = [read_report(run) for run in options.runs]
+        check_comparable(options.runs)
+    except MedsaError as error:
+        print(f"sim.table: {error}", file=sys.stderr)
+        return 1
     print("\n\n".join(tables(reports)))
     return 0
+
+
+def read_report(run: Path) -> dict[str, object]:
+    """report.json of a finished run; raises `CheckpointError`."""
+    try:
+        report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{run} has no report.json: the run is not finished; go on with it by --resume"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{run}/report.json cannot be read: {error}") from error
+    if not isinstance(report, dict):
+        raise CheckpointError(f"{run}/report.json: expected keys and values, found something else")
+    return report
+
+
+def check_comparable(runs: Sequence[Path]) -> None:
+    """Raise `ConfigError` unless the runs are one configuration with different seeds."""
+    first, *others = [read_yaml(run / "config.yaml") for run in runs]
+    for run, config in zip(runs[1:], others, strict=True):
+        if differing := sorted(differences(first, config).keys() - MAY_DIFFER):
+            raise ConfigError(
+                f"{runs[0]} and {run} are not the same comparison, they differ in "
+                f"{', '.join(differing)}; give runs that differ in their seed alone"
+            )
+    seeds: dict[object, Path] = {}
+    for run, config in zip(runs, [first, *others], strict=True):
+        seed = config.get("seed")
+        if seed in seeds:
+            raise ConfigError(
+                f"{seeds[seed]} and {run} have the same seed, {seed}; give each seed once"
+            )
+        seeds[seed] = run
 
 
 def tables(reports: Sequence[dict[str, object]]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -56,9 +57,10 @@ class Frames(Sequence[Framed]):
 
 
 class TrainingBatches(Dataset[Batch]):
-    """Item `step` is the batch of that local step, drawn from the stream `seed`.
+    """Item `step` is the batch of that local step, drawn from the stream `seed` of a round.
 
-    Cases are drawn without replacement until all were used, then shuffled again. Each image gets
+    Cases are drawn without replacement until all were used, then shuffled again, and the order goes
+    on from round to round: over a run, numbers of uses differ by one at most. Each image gets
     `prompts` prompts: a random one of its structures, a random kind of `kinds`.
     """
 
@@ -70,15 +72,15 @@ class TrainingBatches(Dataset[Batch]):
         batch_size: int,
         prompts: int,
         augmented: bool,
-        seed: tuple[int, ...],
+        seed: tuple[int, int, int],
     ) -> None:
+        """`seed` is (run, site, round)."""
         self.frames, self.kinds, self.prompts = frames, kinds, prompts
         self.augmented, self.seed = augmented, seed
         size = min(batch_size, len(frames))
-        rng = np.random.default_rng((*seed, 0))
-        needed = -(-steps * size // len(frames))
-        order = np.concatenate([rng.permutation(len(frames)) for _ in range(needed)])
-        self.order = order[: steps * size].reshape(steps, size)
+        *stream, round_ = seed
+        first = round_ * steps * size
+        self.order = endless_order(len(frames), first, steps * size, stream).reshape(steps, size)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -101,3 +103,14 @@ class TrainingBatches(Dataset[Batch]):
                 kind = self.kinds[int(rng.integers(len(self.kinds)))]
                 rows.append(kind.draw(structure.numpy(), rng))
         return Batch(torch.stack(images).float(), torch.stack(masks), collate(rows), self.prompts)
+
+
+def endless_order(cases: int, first: int, count: int, seed: Sequence[int]) -> NDArray[np.int64]:
+    """Positions `first` to `first + count` of an endless order of `cases` cases.
+
+    It is one shuffled pass over all cases after the other, a function of `seed`.
+    """
+    passes = range(first // cases, -(-(first + count) // cases))
+    orders = [np.random.default_rng((*seed, 0, number)).permutation(cases) for number in passes]
+    start = first - passes.start * cases
+    return np.concatenate(orders)[start : start + count]

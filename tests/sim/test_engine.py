@@ -12,7 +12,8 @@ rounds: 1
 model: {image_size: 32}
 data: {kind: synthetic, sites: 2, cases_per_site: 6, size: 64}
 train: {steps: 1, batch_size: 2, prompts_per_image: 1}
-sim: {split: {test: 0.34, val: 0.17}, examples: 0, device: cpu, processes: 1, rows: [], references: []}
+sim:
+  {split: {test: 0.34, val: 0.17}, examples: 0, device: cpu, processes: 1, rows: [], references: []}
 """
 
 
@@ -37,4 +38,4 @@ def test_without_ray_the_message_says_what_to_install(tmp_path, capsys, monkeypa
     (tmp_path / "small.yaml").write_text(SMALL)
     words = ["--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run")]
     assert main([*words, "sim.engine=ray"]) == 1
-    assert "pip install 'fed-medsa[ray]'" in capsys.readouterr().err
+    assert 'pip install -c constraints.txt -e ".[ray]"' in capsys.readouterr().err

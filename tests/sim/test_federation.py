@@ -20,7 +20,7 @@ from sim.federations import finished, run_plan
 from sim.run import choose_directory
 from sim.sites import POOLED, open_cases, open_sites
 from sim.split import read_split, split, write_split
-from sim.summary import test_scores as scores_of
+from sim.summary import final_scores as scores_of
 
 
 def configuration(**more: object) -> SimulatedRun:
@@ -46,12 +46,8 @@ def prepare(config: SimulatedRun, run: Path) -> list[str]:
 
 def federation(config: SimulatedRun, run: Path, train_on: tuple[str, ...] | None = None) -> Path:
     sites = prepare(config, run)
-    run_plan(Plan("federated", run, config, train_on or tuple(sites)), run, sites, listen)
+    run_plan(Plan("federated", run, config, train_on or tuple(sites)), run, sites)
     return run
-
-
-def listen(message_type: str, site: str) -> None:
-    """Nobody watches."""
 
 
 def final(run: Path) -> dict[str, torch.Tensor]:
@@ -99,7 +95,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, strateg
         run_plan(plan, run, sites, interrupt)
     assert latest_round(run) == 1
     assert choose_directory(config, run, resume=True, overwrite=False) == run
-    run_plan(plan, run, sites, listen)
+    run_plan(plan, run, sites)
     assert same(final(run), final(whole))
     assert scores_of(run) == scores_of(whole)
 
@@ -188,9 +184,9 @@ def test_a_row_in_which_a_site_was_not_scored_is_not_finished(tmp_path, monkeypa
 
     monkeypatch.setattr("client.app.evaluate_site", fails_once)
     with pytest.raises(MedsaError, match="not every site could be scored"):
-        run_plan(plan, run, sites, listen)
+        run_plan(plan, run, sites)
     assert not finished(plan, sites)
-    run_plan(plan, run, sites, listen)
+    run_plan(plan, run, sites)
     assert finished(plan, sites)
     assert set(scores_of(run)["click"]) == {"site_a", "site_b"}
 

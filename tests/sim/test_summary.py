@@ -4,7 +4,7 @@ import pytest
 
 from medsa_model.logs import append_metrics
 from sim.summary import communication, images_seen, off_site_mean, row, training_seconds
-from sim.summary import test_scores as scores_of
+from sim.summary import final_scores as scores_of
 
 SCORES = {
     "a": {"dice": 0.9, "iou": 0.8, "cases": 1},

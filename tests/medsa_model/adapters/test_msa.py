@@ -9,8 +9,9 @@ from medsa_model.adapters import Full, Msa
 from medsa_model.adapters.bottleneck import Bottleneck
 from medsa_model.adapters.freeze import trained_parameters
 from medsa_model.backbone import load_base
-from medsa_model.build import frozen_sha256
 from medsa_model.prompts import collate
+from medsa_model.sam import MedSam
+from medsa_model.section import Section
 
 ROWS = [([(10.0, 20.0)], [1], None), ([], [], (4.0, 6.0, 30.0, 41.0)), ([], [], None)]
 
@@ -71,14 +72,46 @@ def test_everything_that_is_sent_is_used(section, tiny):
     assert unused == []
 
 
-def test_training_leaves_the_base_untouched(tiny):
-    Msa().inject(tiny.model, 0)
-    before = frozen_sha256(tiny.model)
-    optimizer = torch.optim.SGD(trained_parameters(tiny.model).values(), lr=1.0)
+def changed_by_training(section: Section, model: MedSam) -> list[str]:
+    """Inject, train three steps, and name every tensor of the base that is not what it was.
+
+    The base is what `model` held before the injection, followed by identity: blocks get other
+    names, and `requires_grad` must not decide what is looked at, because it is what is tested.
+    """
+    base = model.state_dict(keep_vars=True)
+    before = {name: tensor.detach().clone() for name, tensor in base.items()}
+    section.inject(model, 0)
+    inside = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
+    assert all(id(tensor) in inside for tensor in base.values())  # no copy is looked at
+    start = {n: p.detach().clone() for n, p in trained_parameters(model).items()}
+    optimizer = torch.optim.SGD(trained_parameters(model).values(), lr=1.0)
     for _ in range(3):
-        tiny.model(images(2), collate(ROWS[:2])).square().mean().backward()
+        optimizer.zero_grad()
+        model(images(2), collate(ROWS[:2])).square().mean().backward()
         optimizer.step()
-    assert frozen_sha256(tiny.model) == before
+    assert any(not torch.equal(p, start[n]) for n, p in trained_parameters(model).items())
+    return [name for name, tensor in base.items() if not torch.equal(tensor, before[name])]
+
+
+def test_training_leaves_the_base_untouched(tiny):
+    assert changed_by_training(Msa(), tiny.model) == []
+
+
+def test_training_the_decoder_leaves_all_else_untouched(tiny):
+    changed = changed_by_training(Msa(train_decoder=True), tiny.model)
+    assert changed and all(name.startswith("sam.mask_decoder.") for name in changed)
+
+
+def test_without_an_adapter_training_changes_the_base(tiny):
+    """What the comparison finds where nothing is frozen."""
+    changed = changed_by_training(Full(), tiny.model)
+    for part in ("image_encoder", "prompt_encoder", "mask_decoder"):
+        assert any(name.startswith(f"sam.{part}.") for name in changed)
+
+
+def test_a_forgotten_freeze_would_be_noticed(tiny, monkeypatch):
+    monkeypatch.setattr("medsa_model.adapters.msa.freeze", lambda _: None)
+    assert any("image_encoder" in name for name in changed_by_training(Msa(), tiny.model))
 
 
 def test_adapters_see_the_image_as_dimension_zero_even_in_windows(tiny):
