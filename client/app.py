@@ -85,7 +85,8 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         to_state(content.array_records["arrays"]),
         str(order["part"]),
     )
-    metrics: dict[str, float | int] = {"num-examples": len({row.case for row in evaluation.rows})}
+    scored = len({row.case for row in evaluation.rows})
+    metrics: dict[str, float | int] = {"num-examples": scored, "empty": evaluation.empty}
     for prompt, scores in evaluation.summary().items():
         metrics |= {f"{prompt}/{name}": value for name, value in scores.items()}
     return RecordDict({"metrics": to_metrics(metrics)})

@@ -143,7 +143,8 @@ def evaluate_round(
         except ManifestError as error:
             logger.warning("round %s: no scores from %s: %s", number, answer.site, error)
             continue
-        append_metrics(run, "traffic", round=number, site=answer.site, part=part,
+        empty = answer.message.content.metric_records["metrics"].get("empty", 0)
+        append_metrics(run, "traffic", round=number, site=answer.site, part=part, empty=empty,
                        up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes)  # fmt: skip
         for prompt, (dice, iou, count) in scores.items():
             append_metrics(run, "evaluate", round=number, site=answer.site, part=part,

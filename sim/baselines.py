@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -38,7 +39,7 @@ def otsu(image: NDArray[np.uint8], prompt: Row) -> Mask | None:
     """The dark side of Otsu's threshold on the blue channel, at the prompt.
 
     With a box: what lies in it. With a click: the connected part under it, or nearest to it.
-    Without a prompt: the part nearest to the middle. `image (3, S, S)`.
+    Without a prompt: the part nearest to the middle. `image (3, H, W)`.
     """
     blue = ndimage.gaussian_filter(image[2].astype(np.float32), 1.0)
     dark = blue < otsu_threshold(blue)
@@ -81,12 +82,15 @@ def evaluate_baseline(
         sample = case.load()
         frame = to_frame(sample, size)
         channels = present_structures(frame)
+        height, width = frame.content  # without the padding, which would move Otsu's threshold
+        content = frame.image[:, :height, :width].numpy()
         for kind in kinds:
             prompts = fixed_prompts(kind, frame, channels, seed, case.case)
-            masks = [baseline(frame.image.numpy(), prompt) for prompt in prompts]
+            masks = [baseline(content, prompt) for prompt in prompts]
             found = [torch.from_numpy(mask).float() for mask in masks if mask is not None]
             if found:
-                whole = from_frame(torch.stack(found) - 0.5, frame.content, frame.original) > 0
+                framed = F.pad(torch.stack(found) - 0.5, (0, size - width, 0, size - height))
+                whole = from_frame(framed, frame.content, frame.original) > 0
                 prediction = Prediction(case.case, kind.name, whole, sample.mask[channels])
                 rows.append(score(prediction))
     return Evaluation(tuple(rows), 0)

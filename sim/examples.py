@@ -53,12 +53,13 @@ def _tiles(
     frame = to_frame(sample, model.image_size)
     channels = present_structures(frame)
     kind = config.prompt.evaluate[0]
-    image = sample.image.permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    image = _fit(
+        Image.fromarray(sample.image.permute(1, 2, 0).round().clamp(0, 255).byte().numpy())
+    )
     first = channels[0] if channels else 0
     points, _, box = fixed_prompts(kind, frame, [first], config.seed, case.case)[0]
-    factor = max(frame.original) / model.image_size
-    prompted = _with_prompt(image, points, box, factor)
-    truth = sample.mask[first].numpy()
+    truth = _fit_mask(sample.mask[first].numpy())
+    prompted = _with_prompt(image, points, box, TILE / model.image_size)
     tiles = [prompted, _outlined(image, truth, TRUTH)]
     dice = {}
     for row, state in states.items():
@@ -67,16 +68,26 @@ def _tiles(
         if not predictions:
             continue
         dice[row] = score(predictions[0]).dice
-        found = predictions[0].found[0].numpy()
+        found = _fit_mask(predictions[0].found[0].numpy())
         tiles.append(_outlined(_outlined(image, truth, TRUTH), found, FOUND))
-    return [_tile(tile) for tile in tiles], dice
+    return [_framed(tile) for tile in tiles], dice
+
+
+def _fit(picture: Image.Image) -> NDArray[np.uint8]:
+    """Shrunk or grown so that the longer side has TILE pixels: all drawing is done at this size."""
+    factor = TILE / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return np.asarray(picture.resize(size))
+
+
+def _fit_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return _fit(Image.fromarray(255 * mask.astype(np.uint8))) > 127
 
 
 def _outlined(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
 ) -> NDArray[np.uint8]:
-    width = max(1, max(mask.shape) // TILE)
-    edge = mask & ~ndimage.binary_erosion(mask, iterations=width)
+    edge = mask & ~ndimage.binary_erosion(mask)
     return np.where(edge[..., None], np.array(colour, np.uint8), image)
 
 
@@ -86,7 +97,7 @@ def _with_prompt(
     box: tuple[float, float, float, float] | None,
     factor: float,
 ) -> NDArray[np.uint8]:
-    """Draw clicks as dots and the box as a frame; `factor` is image pixels per frame pixel."""
+    """Draw clicks as dots and the box as a frame; `factor` is tile pixels per frame pixel."""
     height, width = image.shape[:2]
     mask = np.zeros((height, width), bool)
     y, x = np.mgrid[:height, :width]
@@ -95,14 +106,12 @@ def _with_prompt(
     if box is not None:
         x0, y0, x1, y1 = (v * factor for v in (box[0], box[1], box[2] + 1, box[3] + 1))
         whole = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
-        mask |= whole & ~ndimage.binary_erosion(whole, iterations=max(1, max(mask.shape) // TILE))
+        mask |= whole & ~ndimage.binary_erosion(whole, iterations=1)
     return np.where(mask[..., None], np.array(CLICK, np.uint8), image)
 
 
-def _tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Fit into a square of TILE pixels, padded with white."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((TILE, TILE))
+def _framed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """In a white square a little larger than TILE."""
     square = Image.new("RGB", (TILE + 4, TILE + 4), "white")
-    square.paste(picture, (2, 2))
+    square.paste(Image.fromarray(image), (2, 2))
     return np.asarray(square)

@@ -6,7 +6,6 @@ drawn is a function of (cases, seed), whatever the order of the list.
 """
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pydantic import Field, model_validator
 from medsa_model.data.pairing import first
 from medsa_model.data.sample import Case
 from medsa_model.errors import DataError
+from medsa_model.logs import logger
 from medsa_model.section import Section
 
 Shares = dict[str, NDArray[np.float64]]
@@ -27,8 +27,6 @@ Placed = dict[str, list["Patient"]]
 LEAST_TRAIN, LEAST_TEST = 2, 1  # cases that every site must end with
 GEOMETRIC_RATIO = 0.5  # of a quantity partition that names no law
 ATTEMPTS = 1000  # draws of Dirichlet shares before giving up on the smallest site
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from sim.summary import (
     SiteScore,
     communication,
     cross_site,
+    empty_cases,
     final_scores,
     images_seen,
     local_row,
@@ -85,6 +86,7 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
         "images": {
             name: images_seen(p.folder for p in todo if p.row == name) for name in seconds
         },
+        "empty_test_cases": empty_cases(run),
         "communication": traffic,
         "trained": {name: _trained(each) for name, each in built.items()},
         "seconds": seconds,

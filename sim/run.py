@@ -25,7 +25,7 @@ from medsa_model import __version__
 from medsa_model.build import build
 from medsa_model.checkpoint import write_json
 from medsa_model.device import choose_device
-from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.errors import ConfigError, DataError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
 from sim.compare import plans
@@ -174,7 +174,7 @@ def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -
         write_split(dealt, run / "split.json")
     choose_device(config.sim.device)
     sites = {n: len(parts["train"]) for n, parts in read_split(run / "split.json").sites.items()}
-    check_data(run, config)
+    check_data(run)
     everything = plans(config, run, sites)
     processes = processes_for(config.sim, len(everything))
     with progress_of(everything, console):
@@ -195,16 +195,27 @@ def check_engine(sim: Sim) -> None:
         )
 
 
-def check_data(run: Path, config: SimulatedRun) -> None:
-    """Read every case once before any training: a broken file must not end a night's run."""
+def check_data(run: Path) -> None:
+    """Read every case once before any training: a broken file must not end a night's run.
+
+    Raises `DataError` for a case that cannot be read, and for a site whose training or test cases
+    are all without a structure.
+    """
     open_sites.cache_clear()
     for name, site in open_sites(run).items():
-        if name != POOLED:
-            for number in range(len(site.parts["train"])):
-                site.frames(config.model.frame)[number]
-            for part in ("val", "test"):
-                for case in site.parts.get(part, ()):
-                    case.load()
+        for part, cases in site.parts.items() if name != POOLED else ():
+            empty = sum(not bool(case.load().mask.any()) for case in cases)
+            if empty and empty == len(cases) and part != "val":
+                raise DataError(
+                    f"site {name}: none of its {len(cases)} {part} cases has a structure (all "
+                    "masks are empty), expected at least one; check the export of the masks or "
+                    "choose another sim.partition"
+                )
+            if empty:
+                logger.warning(
+                    "site %s: %d of %d %s cases have no structure; they are trained on without a "
+                    "prompt and not scored", name, empty, len(cases), part,
+                )  # fmt: skip
     logger.info("read and checked all cases")
 
 

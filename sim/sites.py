@@ -31,10 +31,11 @@ def open_cases(config: SimulatedRun) -> list[Case]:
 def check_names(sites: Iterable[str]) -> None:
     """Refuse names that cannot be folders or that stand for something else in the results."""
     for site in sites:
-        if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,63}", site) or site in RESERVED:
+        if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,63}", site, re.ASCII) or site in RESERVED:
             raise DataError(
-                f"site {site!r}: a name has letters, digits, space, dot, hyphen or underscore, 64 "
-                f"at most, and is none of {', '.join(sorted(RESERVED))}; change it in sites.csv"
+                f"site {site!r}: a name starts with A-Z, a-z or a digit; the rest is letters A-Z "
+                "and a-z, digits, space, dot, hyphen and underscore, 64 characters in all at most; "
+                f"it is none of {', '.join(sorted(RESERVED))}. Change it in sites.csv"
             )
 
 

@@ -33,6 +33,12 @@ def final_scores(folder: Path) -> Scores:
     return scores
 
 
+def empty_cases(folder: Path) -> int:
+    """Test cases without a structure: neither prompted nor scored."""
+    events = (e for e in read_metrics(folder) if e["event"] == "traffic" and e["part"] == "test")
+    return sum({e["site"]: int(str(e.get("empty", 0))) for e in events}.values())
+
+
 def training_seconds(folders: Iterable[Path]) -> float:
     """Seconds spent in rounds; a round that was repeated after an interruption counts once."""
     total = 0.0

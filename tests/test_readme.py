@@ -16,7 +16,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^medsa-sim .+$", README, re.MULTILINE)))
 WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", README, re.MULTILINE)
 TINY = ["rounds=1", "model.image_size=32", "train.epochs=null", "train.steps=1"]
-TINY += ["train.batch_size=2", "sim.examples=0", "sim.rows=[]", "sim.references=[]", "sim.processes=1"]
+TINY += ["train.batch_size=2", "sim.examples=0", "sim.rows=[]", "sim.references=[]"]
+TINY += ["sim.processes=1"]
 
 
 @pytest.fixture

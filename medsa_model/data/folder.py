@@ -7,6 +7,7 @@ numbers declared under "labels"; one mask channel for each structure.
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,11 @@ from medsa_model.errors import DataError
 from medsa_model.section import Section
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+UNSUPPORTED = re.compile(  # endings of pictures and volumes that are not read
+    r"(.+)\.(webp|gif|dcm|dicom|ima|nii|nii\.gz|nrrd|mha|mhd|npy|npz|heic|heif|avif|jp2|j2k|jxl|svg"
+    r"|pgm|ppm|pbm|pnm|tga|psd|pdf)",
+    re.IGNORECASE,
+)
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -61,6 +67,7 @@ class Folder(Section):
         images = _pictures(folder / names[0])
         if labelled:
             images = _without_channel(images, set(masks))
+        _check_endings(folder, names, images, masks, labelled)
         check_pairs(images, masks, *names)
         structures = self._structures(folder) if labelled else self._single()
         origins = read_origins(folder, images)
@@ -107,6 +114,38 @@ def _pictures(folder: Path) -> dict[str, Path]:
     return by_case(((path.stem, path) for path in pictures), folder.name)
 
 
+def _check_endings(
+    root: Path, names: tuple[str, str], images: Mapping[str, Path], masks: Mapping[str, Path],
+    labelled: bool,
+) -> None:  # fmt: skip
+    """Raise `DataError` for files that would be half of a pair but for their ending.
+
+    Without this, a pair of two such files would be left out of the data set silently.
+    """
+    others: list[dict[str, str]] = []  # of each folder: case id -> file name
+    for name in names:
+        matches = (UNSUPPORTED.fullmatch(path.name) for path in list_files(root / name))
+        others.append({match[1]: match[0] for match in matches if match})
+    if labelled:
+        others[0] = {
+            match[1] if (match := CHANNEL.fullmatch(case)) and match[2] == "0000" else case: name
+            for case, name in others[0].items()
+        }
+    for folder, own, other, partners in (
+        (names[0], images, others[0], masks.keys() | others[1].keys()),
+        (names[1], masks, others[1], images.keys() | others[0].keys()),
+    ):
+        refused = [other[case] for case in (other.keys() & partners) - own.keys()]
+        if refused := [name for name in refused if name.isprintable()]:
+            are = (
+                "is not a supported picture" if len(refused) == 1 else "are not supported pictures"
+            )
+            raise DataError(
+                f"folder {folder}: {first(refused)} {are}; expected PNG, JPEG, BMP or TIFF. "
+                "Convert to 8-bit PNG, or remove the image together with its mask."
+            )
+
+
 def _without_channel(images: dict[str, Path], labels: set[str]) -> dict[str, Path]:
     """Remove nnU-Net's `_0000` from image names; a name that has its own label is left alone."""
     cases: list[tuple[str, Path]] = []
@@ -130,9 +169,9 @@ def _read_labelled(
     classes: tuple[str, ...],
 ) -> Sample:  # fmt: skip
     """A sample with one mask channel for each of `classes`, whose numbers are in `structures`."""
-    pixels = read_image(image, case)
+    pixels, orientation = read_image(image, case)
     height, width = pixels.shape[1:]
-    levels = read_levels(label, case, (height, width))
+    levels = read_levels(label, case, (height, width), orientation)
     found = {int(value) for value in np.flatnonzero(np.bincount(levels.ravel(), minlength=256))}
     if unknown := sorted(found - {0, *structures.values()}):
         declared = ", ".join(f"{number} {name}" for name, number in structures.items())

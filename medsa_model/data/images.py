@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from medsa_model.data.sample import Sample
@@ -19,25 +19,37 @@ from medsa_model.errors import DataError
 MOST_PIXELS = 80_000_000  # as float32 RGB this is 960 MB; Pillow itself warns from 89 million on
 MOST_BYTES = 500_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+UPRIGHT = 1
+ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: how a viewer shows the stored pixels
+    UPRIGHT: "as stored",
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored and turned by a quarter",
+    6: "turned by a quarter, clockwise",
+    7: "mirrored and turned by a quarter",
+    8: "turned by a quarter, counterclockwise",
+}
 
 
-def read_image(path: Path, case: str) -> Tensor:
-    """The image `(3, H, W) float32 in [0, 255]`, RGB, turned as its EXIF orientation says.
+def read_image(path: Path, case: str) -> tuple[Tensor, int]:
+    """The image `(3, H, W) float32 in [0, 255]`, RGB, and the EXIF orientation applied to it.
 
     Grey, 1-bit, palette and CMYK files are converted; an alpha channel must be opaque. Raises
     `DataError` for what cannot be converted without a choice: more than 8 bits, transparency.
     """
-    picture = _decode(path, case, "image").convert("RGB")
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float()
+    picture, orientation = _decode(path, case, "image")
+    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    return pixels.permute(2, 0, 1).contiguous().float(), orientation
 
 
-def read_mask(path: Path, case: str, size: tuple[int, int]) -> Tensor:
-    """The mask `(H, W) bool` of an image of `size` (height, width) in pixels.
+def read_mask(path: Path, case: str, size: tuple[int, int], orientation: int) -> Tensor:
+    """The mask `(H, W) bool` of an image of `size` (height, width) in pixels, upright.
 
     Its values must be 0 and 255, or 0 and 1; a mask of one value is 0 (nothing) or 255
-    (everything). Raises `DataError` for any other value or size.
+    (everything). Raises `DataError` for any other value, size or EXIF orientation.
     """
-    levels = read_levels(path, case, size)
+    levels = read_levels(path, case, size, orientation)
     pixels = np.bincount(levels.ravel(), minlength=256)
     values = {int(value) for value in np.flatnonzero(pixels)}
     if values == {1}:
@@ -57,12 +69,25 @@ def read_mask(path: Path, case: str, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(levels > 0)
 
 
-def read_levels(path: Path, case: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The grey levels `(H, W) uint8` of a mask or label file, checked against the image's `size`.
+def read_levels(
+    path: Path, case: str, size: tuple[int, int], orientation: int
+) -> NDArray[np.uint8]:
+    """The grey levels `(H, W) uint8` of a mask or label file, upright.
 
-    A colour file is accepted when its channels are equal. Raises `DataError` otherwise.
+    `size` (height, width) and the EXIF `orientation` of the image must be the file's own: a mask
+    without the image's orientation may have been drawn before or after the image was turned. A
+    colour file is accepted when its channels are equal. Raises `DataError` otherwise.
     """
-    picture = _decode(path, case, "mask")
+    picture, found = _decode(path, case, "mask")
+    if found != orientation:
+        turned = "mask" if orientation == UPRIGHT else "image"
+        raise DataError(
+            f"case {case}: the image has EXIF orientation {orientation} "
+            f"({ORIENTATIONS[orientation]}), its mask {found} ({ORIENTATIONS[found]}); expected "
+            "the same, because the mask may lie in another frame than the image. Write the "
+            f"{turned} with its rotation applied, so that image and mask have the same pixels, "
+            "and look at both together."
+        )
     height, width = size
     if picture.size != (width, height):
         raise DataError(
@@ -84,13 +109,17 @@ def read_levels(path: Path, case: str, size: tuple[int, int]) -> NDArray[np.uint
 
 def read_pair(image: Path, mask: Path, case: str, patient: str) -> Sample:
     """Read an image with its binary mask: a `Sample` with one mask channel."""
-    pixels = read_image(image, case)
+    pixels, orientation = read_image(image, case)
     height, width = pixels.shape[1:]
-    return Sample(pixels, read_mask(mask, case, (height, width))[None], case, patient)
+    structure = read_mask(mask, case, (height, width), orientation)
+    return Sample(pixels, structure[None], case, patient)
 
 
-def _decode(path: Path, case: str, what: str) -> Image.Image:
-    """The whole picture in mode L or RGB, upright; `what` is "image" or "mask"."""
+def _decode(path: Path, case: str, what: str) -> tuple[Image.Image, int]:
+    """The whole picture in mode L or RGB, upright, and the EXIF orientation applied to it.
+
+    `what` is "image" or "mask".
+    """
     try:
         stored = path.stat().st_size
         if stored > MOST_BYTES:
@@ -100,8 +129,12 @@ def _decode(path: Path, case: str, what: str) -> Image.Image:
             )
         with Image.open(path, formats=FORMATS) as file:
             _check_header(file, case, what)
+            # asked before `load`, in which Pillow turns a TIFF and forgets its orientation
+            orientation = file.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
             file.load()
-            return _grey_or_rgb(ImageOps.exif_transpose(file), case, what)
+            upright = ImageOps.exif_transpose(file)
+            known = orientation if orientation in ORIENTATIONS else UPRIGHT  # as Pillow has it
+            return _grey_or_rgb(upright, case, what), known
     except DataError:
         raise
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 Messages name folders of the layout and case ids, never a path of the machine.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -10,13 +11,24 @@ from medsa_model.errors import DataError
 
 SHOWN = 10  # case ids listed in a message
 LONGEST_ID = 128
+SUFFIX = re.compile(r"(.+)[_-](?:mask|seg|segmentation|label|gt)", re.IGNORECASE)
 
 
 def choose_root(given: Path | None, configured: Path | None) -> Path:
-    """The folder to read: `given` by the caller, else the one `configured` in the section."""
+    """The folder to read: `given` by the caller, else the one `configured` in the section.
+
+    `~` is the user's home. Raises `DataError` when there is no such folder.
+    """
     root = given or configured
     if root is None:
         raise DataError("data: no folder is given; set data.root to the folder of the data set.")
+    try:
+        root = root.expanduser()
+    except RuntimeError:  # ~name of somebody who has no account here
+        raise DataError(
+            "data.root: it starts with ~, but that user's home folder is not known here; expected "
+            "~/ and a folder of your own, or the whole path."
+        ) from None
     if not root.is_dir():
         raise DataError("data.root: there is no such folder, or it cannot be read; check its path.")
     return root
@@ -76,7 +88,17 @@ def check_pairs(
             f"{image_folder}: {first(without_image)}"
         )
     if problems:
-        raise DataError("; ".join(problems) + ". Add the missing files or remove the others.")
+        matches = (SUFFIX.fullmatch(mask) for mask in sorted(without_image))
+        renamed = [match for match in matches if match and match[1] in without_mask]
+        if renamed:
+            count = f" ({len(renamed)} masks in all)" if len(renamed) > 1 else ""
+            problems.append(
+                f"names must be equal: rename {renamed[0][0]} to {renamed[0][1]}{count}"
+            )
+        advice = "Add the missing files or remove the others."
+        if len(renamed) == len(without_image) == len(without_mask):
+            advice = "An image and its mask may only differ in the ending, such as .jpg and .png."
+        raise DataError(f"{'; '.join(problems)}. {advice}")
 
 
 def first(cases: Collection[str]) -> str:

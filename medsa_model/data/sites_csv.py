@@ -14,6 +14,7 @@ from medsa_model.data.pairing import first
 from medsa_model.errors import DataError
 
 NAME = "sites.csv"
+SEPARATORS = {";": ";", "\t": "tabs"}  # what spreadsheets also write, and how a message calls it
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,17 @@ def read_origins(root: Path, cases: Collection[str]) -> dict[str, Origin]:
         return {case: Origin(None, case) for case in cases}
     origins = _read(path)
     if missing := set(cases) - origins.keys():
+        extended = sorted(
+            row for row in origins.keys() - set(cases) if row.rpartition(".")[0] in missing
+        )
+        hint = ""
+        if extended:
+            example = extended[0].rpartition(".")[0]
+            hint = f"; write ids without extension ({example}, not {extended[0]})"
         raise DataError(
             f"{NAME}: {len(missing)} of {len(cases)} images have no row: {first(missing)}; "
-            "expected a row for each image. Add them, or remove the file to do without sites."
+            f"expected a row for each image{hint}. Add them, or remove the file to do without "
+            "sites."
         )
     return {case: origins[case] for case in cases}
 
@@ -57,6 +66,12 @@ def _read(path: Path) -> dict[str, Origin]:
 
 def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin]:
     if absent := [name for name in ("image_id", "site") if name not in columns]:
+        if len(columns) == 1 and (used := [mark for mark in SEPARATORS if mark in columns[0]]):
+            raise DataError(
+                f"{NAME}: columns must be separated by commas, this file uses "
+                f"{SEPARATORS[used[0]]}; expected the header image_id,site and optionally patient "
+                "or lesion_id. Save it again as CSV with commas."
+            )
         raise DataError(
             f"{NAME}: no column {' and '.join(absent)}; found {', '.join(columns) or 'nothing'}; "
             "expected the header image_id,site and optionally patient or lesion_id."

@@ -4,7 +4,7 @@ Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam, no b
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -29,10 +29,8 @@ class FedAdam(Section):
     weighting: Literal["examples", "uniform"] = "examples"
     """Weight of a site: its number of training cases, or the same for all."""
 
-    @property
-    def proximal(self) -> float:
-        """No pull towards the global state in local training."""
-        return 0.0
+    proximal: ClassVar[float] = 0.0
+    """No pull towards the global state in local training."""
 
     def aggregate(
         self, current: AdapterState, updates: Sequence[Update], memory: Memory

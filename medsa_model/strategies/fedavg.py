@@ -4,7 +4,7 @@ McMahan et al. 2017, "Communication-efficient learning of deep networks from dec
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from medsa_model.section import Section
 from medsa_model.state import AdapterState
@@ -18,10 +18,8 @@ class FedAvg(Section):
     weighting: Literal["examples", "uniform"] = "examples"
     """Weight of a site: its number of training cases, or the same for all."""
 
-    @property
-    def proximal(self) -> float:
-        """No pull towards the global state in local training."""
-        return 0.0
+    proximal: ClassVar[float] = 0.0
+    """No pull towards the global state in local training."""
 
     def aggregate(
         self, current: AdapterState, updates: Sequence[Update], memory: Memory

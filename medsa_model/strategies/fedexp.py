@@ -8,7 +8,7 @@ down; the step is then extrapolated by
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from medsa_model.section import Section
 from medsa_model.state import AdapterState
@@ -22,10 +22,8 @@ class FedExP(Section):
     weighting: Literal["examples", "uniform"] = "examples"
     """Weight of a site: its number of training cases, or the same for all."""
 
-    @property
-    def proximal(self) -> float:
-        """No pull towards the global state in local training."""
-        return 0.0
+    proximal: ClassVar[float] = 0.0
+    """No pull towards the global state in local training."""
 
     def aggregate(
         self, current: AdapterState, updates: Sequence[Update], memory: Memory

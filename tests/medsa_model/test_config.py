@@ -106,3 +106,165 @@ def test_an_override_of_a_missing_section_means_its_default_kind():
     assert run.train.steps == 3
     with pytest.raises(ConfigError, match=r"adapter\.mu"):
         validate(RunConfig, minimal(), ["adapter.mu=1"], "f")
+
+
+@pytest.mark.parametrize(("backbone", "size", "patch"), [("vit_tiny", 100, 8), ("vit_b", 264, 16)])
+def test_a_frame_of_broken_patches_is_printed_with_the_other_problems(backbone, size, patch):
+    content = minimal(model={"backbone": backbone, "image_size": size}, rounds=-1)
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, content, [], "f")
+    text = str(caught.value)
+    assert "2 problems" in text and "rounds" in text
+    assert f"model.image_size  got {size}: {backbone} needs a multiple" in text
+    assert f"{patch} pixels" in text
+
+
+def test_a_frame_of_whole_patches_is_accepted():
+    sizes = {"vit_tiny": 104, "vit_b": 272}
+    for backbone, size in sizes.items():
+        content = minimal(model={"backbone": backbone, "image_size": size})
+        assert validate(RunConfig, content, [], "f").model.frame == size
+
+
+def test_an_unknown_backbone_is_one_problem():
+    content = minimal(model={"backbone": "vit_x", "image_size": 100})
+    with pytest.raises(ConfigError, match=r"\(1 problem\)"):
+        validate(RunConfig, content, [], "f")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.rate=.inf", r"train\.rate .* finite"),
+        ("train.rate=.nan", r"train\.rate"),
+        ("loss.dice=.inf", r"loss\.dice .* finite"),
+        ("loss.cross_entropy=.nan", r"loss\.cross_entropy"),
+        ("loss={dice: 0, cross_entropy: 0}", "are both 0"),
+    ],
+)
+def test_a_training_that_cannot_learn_is_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(RunConfig, minimal(), [override], "f")
+
+
+@pytest.mark.parametrize("left", ["dice", "cross_entropy"])
+def test_one_of_the_losses_may_be_left_out(left):
+    loss = validate(RunConfig, minimal(), [f"loss.{left}=0"], "f").loss
+    assert getattr(loss, left) == 0
+
+
+def problem(content: dict[str, object], *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, content, overrides, "f")
+    return str(caught.value)
+
+
+def test_a_key_of_another_kind_is_told_where_it_belongs():
+    text = problem(minimal(strategy={"kind": "fedexp"}), "strategy.mu=0.1")
+    expected = "not a key of kind fedexp (its keys: weighting); mu belongs to fedprox"
+    assert f"  strategy.mu  {expected}" in text
+
+
+def test_a_key_of_no_kind_lists_the_keys_there_are():
+    text = problem(minimal(strategy={"kind": "fedexp", "colour": 1}))
+    assert text.endswith("strategy.colour  not a key of kind fedexp (its keys: weighting)")
+    text = problem(minimal(strategy={"kind": "fedexp", "wieghting": "uniform"}))
+    assert "unknown key (did you mean 'weighting'?)" in text
+
+
+def test_keys_of_another_kind_inside_a_list():
+    text = problem(minimal(prompt={"evaluate": [{"kind": "click", "number": 3}]}))
+    assert "prompt.evaluate.0.number" in text
+    assert "not a key of kind click (it has no keys); number belongs to clicks" in text
+
+
+def test_changing_a_kind_over_the_keys_of_another():
+    isic = {"kind": "isic", "year": 2018}
+    text = problem(minimal(data=dict(isic)), "data.kind=folder")
+    assert (
+        "  data.year  not a key of kind folder (its keys: root, classes); to change the kind "
+        "replace the whole section: data={kind: folder}"
+    ) in text
+    fixed = validate(RunConfig, minimal(data=dict(isic)), ["data={kind: folder}"], "f")
+    assert fixed.data.kind == "folder"
+    text = problem(minimal(data={"kind": "synthetic"}), "data.kind=folder", "data.year=2018")
+    assert "year belongs to isic" in text and "whole section" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "override", "expected"),
+    [
+        ({}, "data={kind: folder, classes: cup}", "data.classes  got 'cup': {}[cup]"),
+        ({}, "prompt.train=box", "prompt.train  got 'box': {}[{{kind: box}}]"),
+        ({}, "prompt.train=bax", "prompt.train  got 'bax': {}[{{kind: click}}]"),
+        ({}, "prompt.train={kind: box}", "got {{'kind': 'box'}}: {}[{{kind: box}}]"),
+    ],
+)
+def test_one_value_in_place_of_a_list(content, override, expected):
+    text = problem(minimal(**content), override)
+    assert expected.format("expected a list, for example ") in text
+
+
+def test_a_list_of_words_is_shown_as_it_is_written():
+    from sim.config import SimulatedRun
+
+    for override, example in (("scratch", "scratch"), ("scartch", "scratch")):
+        with pytest.raises(ConfigError) as caught:
+            validate(SimulatedRun, minimal(), [f"sim.references={override}"], "f")
+        expected = f"got {override!r}: expected a list, for example [{example}]"
+        assert f"sim.references  {expected}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "example"),
+    [
+        ("prompt.train.0.kind=box", "[{kind: box}]"),
+        ("prompt.train.1.overlap=0.5", "[{kind: box, overlap: 0.5}]"),
+        ("prompt.train.0={kind: none}", "[{kind: none}]"),
+        ("prompt.train.7.kind=box", "[{kind: box}]"),
+        ("prompt.train.first.kind=box", "[{kind: box}]"),
+    ],
+)
+def test_one_item_of_a_list_cannot_be_overridden(override, example):
+    train = [{"kind": "click"}, {"kind": "box", "overlap": 0.75}]
+    text = problem(minimal(prompt={"train": train}), override)
+    replacement = f"prompt.train={example}"
+    assert f"prompt.train is a list: replace it whole, for example {replacement}" in text
+    content = minimal(data={"kind": "isic"}, prompt={"train": train})
+    assert len(validate(RunConfig, content, [replacement], "f").prompt.train) == 1
+
+
+def test_one_item_of_a_list_that_the_file_does_not_have():
+    text = problem(minimal(), "prompt.train.0.kind=box")
+    assert (
+        "prompt.train  is a list: replace it whole, for example prompt.train=[{kind: box}]" in text
+    )
+
+
+def test_a_seed_fits_64_bits():
+    assert validate(RunConfig, minimal(seed=2**63 - 1), [], "f").seed == 2**63 - 1
+    assert "seed" in problem(minimal(seed=2**63))
+
+
+@pytest.mark.parametrize("part", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"kind": "synthetic"}, "3 structures (nodule, body, core)"),
+        ({"kind": "folder", "classes": ["cup", "disc"]}, "2 structures (cup, disc)"),
+    ],
+)
+def test_no_prompt_cannot_choose_among_structures(part, data, names):
+    text = problem(minimal(data=data, prompt={part: [{"kind": "box"}, {"kind": "none"}]}))
+    assert f"prompt.{part} has kind none, but an image has {names}" in text
+    assert "only the prompt says which one is meant" in text
+
+
+@pytest.mark.parametrize("data", [{"kind": "synthetic", "structures": 1}, {"kind": "isic"}])
+def test_no_prompt_is_enough_for_one_structure(data):
+    none = [{"kind": "none"}]
+    config = validate(
+        RunConfig, minimal(data=data, prompt={"train": none, "evaluate": none}), [], "f"
+    )
+    assert config.prompt.evaluate[0].kind == "none"
+    assert RunConfig.model_validate_json(config.for_sites()) == config

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.prompts import Box, Click
 from sim.baselines import ellipse_in_box, evaluate_baseline, otsu, otsu_threshold
@@ -60,3 +62,13 @@ def test_scores_cover_the_prompts_that_the_baseline_can_use():
         "click",
         "box",
     }
+
+
+def test_padding_does_not_move_the_threshold():
+    image = torch.full((3, 60, 80), 240.0)
+    mask = torch.zeros(1, 60, 80, dtype=torch.bool)
+    mask[0, 20:40, 30:60] = True
+    image[:, mask[0]] = 200.0  # both lighter than the padding's 104
+    case = Case("c", "c", "a", None, lambda: Sample(image, mask, "c", "c"))
+    scores = evaluate_baseline(otsu, [case], (Box(),), 80, 0).summary()
+    assert scores["box"]["dice"] > 0.95

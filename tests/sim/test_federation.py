@@ -21,6 +21,7 @@ from sim.run import choose_directory
 from sim.sites import POOLED, open_cases, open_sites
 from sim.split import read_split, split, write_split
 from sim.summary import final_scores as scores_of
+from sim.summary import images_seen
 
 
 def configuration(**more: object) -> SimulatedRun:
@@ -75,29 +76,69 @@ def test_one_site_federated_equals_plain_training_bit_for_bit(tmp_path):
     assert same(final(run), adapter_state(built.model))
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, strategy):
-    config = configuration(strategy={"kind": strategy}, rounds=3)
-    whole = federation(config, tmp_path / "whole")
+STOPS = {  # which call of what is interrupted, and the last round that is complete then
+    "before the first answer of round 2": ("train_site", 3, 1),
+    "after the first answer of round 2": ("train_site", 4, 1),
+    "in the validation of round 2": ("evaluate_site", 4, 1),
+    "in the scoring of test cases": ("evaluate_site", 6, 2),
+}
 
+
+@pytest.fixture(scope="module", params=["fedavg", "fedadam"])  # without and with a memory
+def whole(request, tmp_path_factory) -> tuple[SimulatedRun, Path]:
+    """Two rounds without an interruption, as short as they can be."""
+    config = configuration(
+        strategy={"kind": request.param},
+        data={"kind": "synthetic", "sites": 2, "cases_per_site": 4, "size": 64},
+        train={"steps": 1, "batch_size": 2, "prompts_per_image": 1},
+    )
+    return config, federation(config, tmp_path_factory.mktemp("runs") / request.param)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Ctrl-C in place of call `number` (the first is 1) of `client.app.NAME`."""
+    import client.app
+
+    works, calls = getattr(client.app, name), []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return works(*arguments)
+
+    monkeypatch.setattr(client.app, name, interrupted)
+
+
+@pytest.mark.parametrize(("name", "number", "complete"), STOPS.values(), ids=STOPS)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, monkeypatch, whole, name, number, complete
+):
+    config, expected = whole
     run = tmp_path / "interrupted"
     sites = prepare(config, run)
     plan = Plan("federated", run, config, tuple(sites))
-    answers = 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, name, number)
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(plan, run, sites)
+    assert latest_round(run) == complete and not finished(plan, sites)
 
-    def interrupt(message_type: str, site: str) -> None:
-        nonlocal answers
-        answers += message_type == "train"
-        if answers == 4:  # in the middle of the second round, after its last site
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_plan(plan, run, sites, interrupt)
-    assert latest_round(run) == 1
+    build.cache_clear()  # a new process has neither model nor cases
+    open_sites.cache_clear()
     assert choose_directory(config, run, resume=True, overwrite=False) == run
     run_plan(plan, run, sites)
-    assert same(final(run), final(whole))
-    assert scores_of(run) == scores_of(whole)
+    assert finished(plan, sites)
+    for number in range(config.rounds + 1):
+        place = Path("rounds") / f"{number:04d}"
+        for file in ("adapter_model.safetensors", "memory.safetensors"):
+            assert (run / place / file).exists() == (expected / place / file).exists()
+            if (run / place / file).exists():
+                assert same(load_file(run / place / file), load_file(expected / place / file))
+    for link in ("best", "final"):
+        assert (run / link).resolve().name == (expected / link).resolve().name
+    assert scores_of(run) == scores_of(expected)
+    assert images_seen([run]) == images_seen([expected])
 
 
 def test_a_round_is_the_weighted_mean_of_what_the_sites_sent(tmp_path, monkeypatch):

@@ -1,10 +1,15 @@
 """`medsa-sim` as a user meets it: files, exit codes, messages."""
 
+import errno
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+from medsa_model.logs import append_metrics, read_metrics
 from sim.run import main
 
 SMALL = {
@@ -114,6 +119,12 @@ def test_ctrl_c_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
         (["model.backbone=vit_b"], "sam_vit_b_01ec64.pth"),
         (["--resume"], "--resume: there is no run"),
         (["sim.device=abacus"], "device 'abacus' cannot be used"),
+        (["model.image_size=36"], "vit_tiny needs a multiple of its patch, 8 pixels"),
+        (["sim.rows=[local, local]"], "sim.rows  got ['local', 'local']: every row may be listed"),
+        (["sim.references=[scratch, scratch]"], "every row may be listed once"),
+        (["--out", "/proc/nope/x"], "/proc/nope: No such file or directory"),
+        (["--out", "c.yaml"], "c.yaml: Not a directory"),
+        (["--resume", "--out", "nothing"], "--resume: nothing holds no run; check --out"),
     ],
 )
 def test_errors_are_one_message_without_a_traceback(
@@ -154,3 +165,210 @@ def test_a_directory_with_other_files_is_left_alone(config, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("important")
     assert main(["--config", str(config), "--out", str(tmp_path), "--overwrite"]) == 1
     assert "not empty" in capsys.readouterr().err and (tmp_path / "thesis.tex").exists()
+
+
+def start(config: Path, run: Path, *more: str) -> int:
+    return main(["--config", str(config), "--out", str(run), *more])
+
+
+def made(run: Path) -> Path:
+    """A run directory as after its first round, with a file of somebody else's."""
+    (run / "rounds" / "0000").mkdir(parents=True)
+    (run / "rows" / "zero_shot" / "rounds").mkdir(parents=True)
+    (run / "split.json").write_text("{}")
+    (run / "notes.txt").write_text("mine")
+    return run
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Starts prepare the run directory and compute nothing."""
+    monkeypatch.setattr("sim.run.simulate", lambda *_: None)
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Reading the data set is a failure."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("the data set was read")
+
+    monkeypatch.setattr("sim.run.open_cases", read)
+
+
+def test_a_mistyped_directory_is_not_resumed_as_a_new_run(config, tmp_path, capsys, idle):
+    assert start(config, tmp_path / "typo", "--resume") == 1
+    assert "leave --resume out to start one" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+    assert start(config, tmp_path / "run") == 0
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert start(config, tmp_path / "run", "--resume") == 1
+    assert "run holds no run; check --out" in capsys.readouterr().err
+
+
+def test_a_start_that_failed_does_not_claim_its_directory(config, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    assert start(config, run, "sim.device=abacus") == 1
+    assert (run / "split.json").exists()
+    (run / "notes.txt").write_text("mine")
+    monkeypatch.setattr("sim.run.simulate", lambda *_: None)
+    assert start(config, run, "seed=4") == 0
+    assert "seed: 4" in (run / "config.yaml").read_text()
+    assert not (run / "split.json").exists() and (run / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("place", ["rounds", "rows/local/site_a/rounds"])
+def test_a_saved_round_claims_its_directory(config, tmp_path, capsys, idle, place):
+    run = tmp_path / "run"
+    assert start(config, run) == 0
+    (run / place).mkdir(parents=True)
+    assert start(config, run) == 1
+    assert "holds a run: add --resume" in capsys.readouterr().err
+    assert (run / place).is_dir()
+    assert start(config, run, "--resume") == 0
+
+
+def test_resuming_the_latest_run_passes_over_starts_that_failed(
+    config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    used = []
+    monkeypatch.setattr("sim.run.simulate", lambda _, run, *__: used.append(run))
+    begun, failed = (Path("runs/small") / name for name in ("20260101-000000", "20260102-000000"))
+    assert start(config, begun) == start(config, failed, "seed=4") == 0
+    assert main(["--config", str(config), "--resume"]) == 1
+    assert "there is no run in runs/small" in capsys.readouterr().err
+    (begun / "rounds").mkdir()
+    assert main(["--config", str(config), "--resume"]) == 0
+    assert used[-1] == begun
+
+
+@pytest.mark.parametrize("versions", [None, "{}", "[", '["fed-medsa"]'])
+@pytest.mark.parametrize("option", ["--overwrite", "--resume", "--verbose"])
+def test_a_config_yaml_of_somebody_else_is_left_alone(
+    config, tmp_path, capsys, idle, versions, option
+):
+    made(tmp_path)
+    (tmp_path / "config.yaml").write_text("theirs: 1")
+    if versions is not None:
+        (tmp_path / "versions.json").write_text(versions)
+    before = sorted(tmp_path.rglob("*"))
+    assert start(config, tmp_path, option) == 1
+    assert "holds no run" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "config.yaml").read_text() == "theirs: 1"
+
+
+@pytest.mark.parametrize("name", ["split.json", "rounds", "config.yaml", "versions.json"])
+def test_an_interrupted_removal_can_be_repeated(config, tmp_path, monkeypatch, capsys, idle, name):
+    run = tmp_path / "run"
+    assert start(config, run) == 0
+    made(run)
+    unlink, rmtree = Path.unlink, sys.modules["shutil"].rmtree
+
+    def stop_at(place: Path) -> None:
+        if place.name == name:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda p, **more: stop_at(p) or unlink(p, **more))
+        patched.setattr("sim.run.shutil.rmtree", lambda p: stop_at(p) or rmtree(p))
+        assert start(config, run, "--overwrite", "seed=4") == 130
+    assert "Go on with" not in capsys.readouterr().out
+    assert start(config, run, "--overwrite", "seed=4") == 0
+    assert not (run / "rounds").exists() and not (run / "rows").exists()
+    assert (run / "notes.txt").read_text() == "mine"
+    assert "seed: 4" in (run / "config.yaml").read_text()
+
+
+def test_settings_that_differ_are_named_with_both_values(config, tmp_path, capsys, idle):
+    run = tmp_path / "run"
+    assert start(config, run) == 0
+    made(run)
+    assert start(config, run, "--resume", "seed=9", "train.steps=2", "sim.rows=[local]") == 1
+    error = capsys.readouterr().err
+    assert "  seed: 0, now 9\n  train.steps: 1, now 2\n  sim.rows: ['local', 'cent" in error
+    assert error.count(", now ") == 3
+    assert "repeat them as they were, or use --overwrite or another --out" in error
+    many = ["seed=9", "rounds=2", "model.image_size=64", "loss.dice=2", "loss.cross_entropy=2"]
+    many += [f"train.{key}=3" for key in ("steps", "batch_size", "rate", "clip_norm")]
+    many += [f"sim.{key}=3" for key in ("workers", "examples", "processes")]
+    assert start(config, run, "--resume", *many) == 1
+    error = capsys.readouterr().err
+    assert error.count(", now ") == 10 and "  and 2 more\n" in error
+
+
+def test_a_full_disk_is_one_line_and_the_start_can_be_repeated(
+    config, tmp_path, monkeypatch, capsys, idle
+):
+    run, write_text = tmp_path / "run", Path.write_text
+
+    def half(path: Path, text: str, broken: str) -> None:
+        write_text(path, text[:20] if broken in path.name else text)
+        if broken in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("versions.json", "config.yaml"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_text", lambda p, t, broken=name, **_: half(p, t, broken))
+            assert start(config, run) == 1
+        assert capsys.readouterr().err == f"medsa-sim: {run}: No space left on device\n"
+        assert not (run / "config.yaml").exists()
+    assert start(config, run) == 0
+    assert {place.name for place in run.iterdir()} == {"config.yaml", "versions.json"}
+
+
+def test_an_error_of_the_operating_system_during_the_run_is_one_line(
+    config, tmp_path, monkeypatch, capsys
+):
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "split.json")
+
+    monkeypatch.setattr("sim.run.simulate", fail)
+    assert start(config, tmp_path / "run") == 1
+    assert capsys.readouterr().err == "medsa-sim: split.json: Permission denied\n"
+
+
+@pytest.mark.parametrize("place", ["set_up", "load_simulation", "choose_directory"])
+def test_ctrl_c_before_the_run_directory_is_known(config, tmp_path, monkeypatch, capsys, place):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"sim.run.{place}", interrupted)
+    assert start(config, tmp_path / "run") == 130
+    out = capsys.readouterr().out
+    assert "Interrupted" in out and "Go on with" not in out
+
+
+def test_a_missing_checkpoint_is_printed_with_all_other_problems(config, tmp_path, capsys):
+    assert start(config, tmp_path / "run", "model.backbone=vit_b", "rounds=-1") == 1
+    error = capsys.readouterr().err
+    assert "(2 problems)" in error and "sam_vit_b_01ec64.pth" in error and "rounds" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_found_before_the_data_is_read(
+    config, tmp_path, capsys, unread
+):
+    assert start(config, tmp_path / "run", "model.checkpoint=lost.safetensors") == 1
+    assert "lost.safetensors: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_missing_engine_is_found_before_the_data_is_read(
+    config, tmp_path, monkeypatch, capsys, unread
+):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert start(config, tmp_path / "run", "sim.engine=ray") == 1
+    assert 'pip install -c constraints.txt -e ".[ray]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("torn", ['{"event": "rou', '{"event": "first"}'])
+def test_an_event_after_a_torn_line_is_not_lost(tmp_path, torn):
+    append_metrics(tmp_path, "first")
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(torn)
+    append_metrics(tmp_path, "second")
+    append_metrics(tmp_path, "third")
+    whole = ["first"] if torn.endswith("}") else []
+    assert [event["event"] for event in read_metrics(tmp_path)] == [*whole, "second", "third"]
+    assert len(path.read_text().splitlines()) == 3

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+import yaml
+
 from sim.table import main, spread
 
 
@@ -16,13 +19,19 @@ def report(federated: float, local: float) -> dict[str, object]:
     }
 
 
+def finished(run, seed: int, federated: float = 0.8, local: float = 0.7, **more: object) -> str:
+    run.mkdir()
+    config = {"name": "x", "seed": seed, "train": {"steps": 5}, "data": {"root": f"/data/{seed}"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config | more))
+    (run / "report.json").write_text(json.dumps(report(federated, local)))
+    return str(run)
+
+
 def test_mean_deviation_and_paired_margins(tmp_path, capsys):
-    runs = []
-    for number, (federated, local) in enumerate([(0.8, 0.7), (0.9, 0.95)]):
-        run = tmp_path / str(number)
-        run.mkdir()
-        (run / "report.json").write_text(json.dumps(report(federated, local)))
-        runs.append(str(run))
+    runs = [
+        finished(tmp_path / str(number), number, federated, local)
+        for number, (federated, local) in enumerate([(0.8, 0.7), (0.9, 0.95)])
+    ]
     assert main(runs) == 0
     text = capsys.readouterr().out
     assert "| federated | 0.850 ± 0.071 | 0.750 ± 0.071 | 0.200 ± 0.000 |" in text
@@ -33,3 +42,42 @@ def test_mean_deviation_and_paired_margins(tmp_path, capsys):
 
 def test_one_run_has_no_deviation():
     assert spread([0.5]) == "0.500"
+
+
+def refused(runs: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line that is printed when the runs give no table."""
+    assert main(runs) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_a_run_that_is_not_finished_is_named(tmp_path, capsys):
+    runs = [finished(tmp_path / "one", 0), finished(tmp_path / "two", 1)]
+    (tmp_path / "two" / "report.json").unlink()
+    error = refused(runs, capsys)
+    assert f"{runs[1]} has no report.json: the run is not finished; go on with it by" in error
+
+
+def test_a_report_that_is_damaged_is_named(tmp_path, capsys):
+    runs = [finished(tmp_path / "one", 0)]
+    (tmp_path / "one" / "report.json").write_text("{")
+    assert f"{runs[0]}/report.json cannot be read" in refused(runs, capsys)
+
+
+def test_runs_with_other_settings_are_not_averaged(tmp_path, capsys):
+    runs = [
+        finished(tmp_path / "one", 0),
+        finished(tmp_path / "two", 1, train={"steps": 6}, rounds=3),
+    ]
+    assert "they differ in rounds, train.steps; give" in refused(runs, capsys)
+
+
+def test_the_same_seed_twice_is_no_second_run(tmp_path, capsys):
+    runs = [finished(tmp_path / name, seed) for name, seed in [("a", 0), ("b", 1), ("c", 0)]]
+    assert f"{runs[0]} and {runs[2]} have the same seed, 0" in refused(runs, capsys)
+
+
+def test_the_same_folder_twice_is_no_second_run(tmp_path, capsys):
+    run = finished(tmp_path / "one", 0)
+    assert "same seed" in refused([run, run], capsys)

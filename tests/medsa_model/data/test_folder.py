@@ -151,3 +151,73 @@ def test_classes_must_be_declared(tmp_path: Path) -> None:
     declare(tmp_path, {"background": 0, "disc": 1, "cup": 2})
     with pytest.raises(DataError, match=r"data\.classes: object .* expected some of \[disc, cup\]"):
         Folder().open(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["webp", "gif", "GIF", "dcm", "nii.gz"])
+@pytest.mark.parametrize(("refused", "other"), [("images", "masks"), ("masks", "images")])
+@pytest.mark.parametrize("partner", ["png", "webp"])
+def test_half_a_pair_with_an_unsupported_ending(
+    tmp_path: Path, ending: str, refused: str, other: str, partner: str
+) -> None:
+    image(tmp_path / "images" / "c00.png")
+    label(tmp_path / "masks" / "c00.png", 255)
+    (tmp_path / refused / f"c03.{ending}").touch()
+    (tmp_path / other / f"c03.{partner}").touch()
+    expected = r"is not a supported picture; expected PNG, JPEG, BMP or TIFF"
+    with pytest.raises(DataError, match=expected) as error:
+        Folder().open(tmp_path)
+    if partner == "png":
+        assert str(error.value).startswith(f"folder {refused}: c03.{ending} is not")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_other_files_and_second_copies_are_left_alone(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "c00.png")
+    label(tmp_path / "masks" / "c00.png", 255)
+    for name in ("images/c00.webp", "images/notes.pdf", "images/Thumbs.db", "masks/Thumbs.db"):
+        (tmp_path / name).touch()
+    assert [case.case for case in Folder().open(tmp_path)] == ["c00"]
+
+
+def test_an_unsupported_ending_behind_a_channel_number(tmp_path: Path) -> None:
+    image(tmp_path / "imagesTr" / "eye_1_0000.png")
+    (tmp_path / "imagesTr" / "eye_2_0000.webp").touch()
+    label(tmp_path / "labelsTr" / "eye_1.png", 1)
+    label(tmp_path / "labelsTr" / "eye_2.png", 1)
+    declare(tmp_path, {"background": 0, "object": 1})
+    with pytest.raises(DataError, match=r"folder imagesTr: eye_2_0000\.webp is not a supported"):
+        Folder().open(tmp_path)
+
+
+def test_masks_named_after_their_images(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "c00.png")
+    label(tmp_path / "masks" / "c00_mask.png", 255)
+    with pytest.raises(DataError, match="names must be equal: rename c00_mask to c00"):
+        Folder().open(tmp_path)
+
+
+@pytest.mark.parametrize("of_label", [None, 3])
+def test_a_turned_image_needs_a_label_turned_alike(tmp_path: Path, of_label: int | None) -> None:
+    image(tmp_path / "imagesTr" / "eye_1.png")
+    label(tmp_path / "labelsTr" / "eye_1.png", 1)
+    declare(tmp_path, {"background": 0, "object": 1})
+    exif = Image.Exif()
+    exif[0x0112] = 3  # by 180 degrees
+    for path in ("imagesTr/eye_1.png", "labelsTr/eye_1.png")[: 2 if of_label else 1]:
+        with Image.open(tmp_path / path) as picture:
+            picture.load()
+        picture.save(tmp_path / path, exif=exif)
+    (case,) = Folder().open(tmp_path)
+    if of_label:
+        assert case.load().mask[0].any(1).tolist() == [False] * 5 + [True]
+    else:
+        with pytest.raises(DataError, match="case eye_1: the image has EXIF orientation 3"):
+            case.load()
+
+
+def test_a_root_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    image(tmp_path / "set" / "images" / "a.png")
+    label(tmp_path / "set" / "masks" / "a.png", 255)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [case.case for case in Folder(root=Path("~/set")).open()] == ["a"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsa_model.data import images
-from medsa_model.data.images import read_image, read_mask, read_pair
+from medsa_model.data.images import UPRIGHT, read_image, read_mask, read_pair
 from medsa_model.errors import DataError
 
 CASE = "case_7"
@@ -51,14 +51,31 @@ def refused_image(path: Path) -> str:
 
 def refused_mask(path: Path, size: tuple[int, int] = (6, 8)) -> str:
     with pytest.raises(DataError) as error:
-        read_mask(path, CASE, size)
+        read_mask(path, CASE, size, UPRIGHT)
     return message(error)
+
+
+def turned(orientation: int | None) -> dict[str, Image.Exif]:
+    """Options of `save` for a file with this EXIF orientation; `None`: no EXIF at all."""
+    if orientation is None:
+        return {}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def structure(size: int = 6) -> NDArray[np.uint8]:
+    """A square mask that looks different in every orientation."""
+    levels = np.zeros((size, size), np.uint8)
+    levels[0, :2] = levels[1, 0] = levels[0, 3] = 255
+    return levels
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
 def test_rgb_pixels_are_kept(folder: Path, suffix: str) -> None:
     pixels = colours()
-    image = read_image(save(pixels, folder / f"a.{suffix}"), CASE)
+    image, orientation = read_image(save(pixels, folder / f"a.{suffix}"), CASE)
+    assert orientation == UPRIGHT
     assert image.shape == (3, 6, 8)
     assert image.dtype == torch.float32
     assert image.is_contiguous()
@@ -69,30 +86,29 @@ def test_rgb_pixels_are_kept(folder: Path, suffix: str) -> None:
 def test_grey_and_palette_become_rgb(folder: Path, mode: str) -> None:
     picture = Image.fromarray(colours()).convert(mode)
     picture.save(folder / "a.png")
-    image = read_image(folder / "a.png", CASE)
+    image, _ = read_image(folder / "a.png", CASE)
     assert torch.equal(image, torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
     assert image.max() > 1
 
 
 def test_cmyk_becomes_rgb(folder: Path) -> None:
     Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(folder / "a.jpg")  # red ink
-    red, green, blue = read_image(folder / "a.jpg", CASE).mean((1, 2)).tolist()
+    red, green, blue = read_image(folder / "a.jpg", CASE)[0].mean((1, 2)).tolist()
     assert red > 240
     assert max(green, blue) < 15
 
 
 def test_exif_orientation_is_applied(folder: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn clockwise
     pixels = colours()
-    image = read_image(save(pixels, folder / "a.png", exif=exif), CASE)
+    image, orientation = read_image(save(pixels, folder / "a.png", **turned(6)), CASE)
+    assert orientation == 6  # a quarter turn clockwise
     upright = np.rot90(pixels, -1).copy()
     assert torch.equal(image, torch.from_numpy(upright).permute(2, 0, 1).float())
 
 
 def test_opaque_alpha_is_accepted(folder: Path) -> None:
     pixels = np.dstack([colours(), np.full((6, 8), 255, np.uint8)])
-    image = read_image(save(pixels, folder / "a.png"), CASE)
+    image, _ = read_image(save(pixels, folder / "a.png"), CASE)
     assert torch.equal(image, torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1).float())
 
 
@@ -189,7 +205,7 @@ def test_pillows_own_cap_gives_the_same_kind_of_error(
 def test_binary_masks(folder: Path, values: tuple[int, int]) -> None:
     levels = np.full((6, 8), values[0], np.uint8)
     levels[2:4, 3:7] = values[1]
-    mask = read_mask(save(levels, folder / "m.png"), CASE, (6, 8))
+    mask = read_mask(save(levels, folder / "m.png"), CASE, (6, 8), UPRIGHT)
     assert mask.shape == (6, 8)
     assert mask.dtype == torch.bool
     assert torch.equal(mask, torch.from_numpy(levels > 0))
@@ -201,7 +217,8 @@ def test_equal_channels_and_1_bit_masks(folder: Path) -> None:
     save(np.repeat(levels[..., None], 3, 2), folder / "rgb.png")
     Image.fromarray(levels).convert("1").save(folder / "bit.bmp")
     for name in ("rgb.png", "bit.bmp"):
-        assert torch.equal(read_mask(folder / name, CASE, (6, 8)), torch.from_numpy(levels > 0))
+        mask = read_mask(folder / name, CASE, (6, 8), UPRIGHT)
+        assert torch.equal(mask, torch.from_numpy(levels > 0))
 
 
 def test_smoothly_resized_mask_is_refused(folder: Path) -> None:
@@ -245,3 +262,55 @@ def test_a_pair_is_a_sample(folder: Path) -> None:
     assert (sample.case, sample.patient, sample.spacing_mm) == (CASE, "p1", None)
     assert sample.image.shape == (3, 6, 8)
     assert sample.mask.shape == (1, 6, 8)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("of_mask", [None, 1])
+def test_a_turned_image_with_a_mask_that_is_not_is_refused(
+    folder: Path, orientation: int, suffix: str, of_mask: int | None
+) -> None:
+    image = save(colours(6, 6), folder / f"a.{suffix}", **turned(orientation))
+    mask = save(structure(), folder / "m.png", **turned(of_mask))
+    with pytest.raises(DataError) as error:
+        read_pair(image, mask, CASE, "p1")
+    text = message(error)
+    assert f"the image has EXIF orientation {orientation} (" in text
+    assert "its mask 1 (as stored); expected the same" in text
+    assert "Write the image with its rotation applied, so that image and mask have the" in text
+
+
+def test_the_orientation_is_named_before_the_size(folder: Path) -> None:
+    image = save(colours(6, 8), folder / "a.jpg", **turned(6))  # 6 pixels wide when upright
+    mask = save(np.zeros((6, 8), np.uint8), folder / "m.png")
+    with pytest.raises(DataError, match=r"orientation 6 \(turned by a quarter, clockwise\)"):
+        read_pair(image, mask, CASE, "p1")
+
+
+def test_a_turned_mask_of_an_image_that_is_not_is_refused(folder: Path) -> None:
+    image = save(colours(6, 6), folder / "a.png")
+    mask = save(structure(), folder / "m.png", **turned(3))
+    with pytest.raises(DataError, match=r"its mask 3 \(turned by 180 degrees\).* Write the mask"):
+        read_pair(image, mask, CASE, "p1")
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_same_orientation_is_applied_to_both(
+    folder: Path, orientation: int, suffix: str
+) -> None:
+    levels = structure()
+    grey = np.repeat(levels[..., None], 3, 2)  # the image shows its mask
+    image = save(grey, folder / f"a.{suffix}", **turned(orientation))
+    mask = save(levels, folder / f"m.{suffix}", **turned(orientation))
+    sample = read_pair(image, mask, CASE, "p1")
+    assert torch.equal(sample.image[0] > 0, sample.mask[0])
+    assert torch.equal(sample.mask[0], torch.from_numpy(levels > 0)) == (orientation == 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_orientation_that_exif_does_not_know_is_none(folder: Path, orientation: int) -> None:
+    pixels = colours(6, 6)
+    image = save(pixels, folder / "a.png", **turned(orientation))
+    sample = read_pair(image, save(structure(), folder / "m.png"), CASE, "p1")
+    assert torch.equal(sample.image, torch.from_numpy(pixels).permute(2, 0, 1).float())

@@ -73,3 +73,41 @@ def test_complete_pairs_pass() -> None:
 
 def test_first_is_in_order() -> None:
     assert first({"b", "a"}) == "a, b"
+
+
+def test_a_root_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    assert choose_root(None, Path("~/data")) == tmp_path / "data"
+    assert choose_root(Path("~/data"), None) == tmp_path / "data"
+
+
+def test_a_home_folder_of_nobody() -> None:
+    with pytest.raises(DataError, match=r"data\.root: it starts with ~") as error:
+        choose_root(None, Path("~DOE_JOHN/data"))
+    assert "DOE_JOHN" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["_mask", "-mask", "_seg", "_segmentation", "_label", "_gt", "_Mask"]
+)
+def test_masks_named_after_their_images_are_recognised(suffix: str) -> None:
+    with pytest.raises(DataError) as error:
+        check_pairs(paths("c00", "c01"), paths(f"c00{suffix}", f"c01{suffix}"), "images", "masks")
+    text = str(error.value)
+    assert "2 image(s) of 2 in images have no mask in masks: c00, c01" in text
+    assert f"names must be equal: rename c00{suffix} to c00 (2 masks in all)" in text
+    assert "Add the missing files" not in text
+
+
+def test_files_that_are_missing_all_the_same_are_still_asked_for() -> None:
+    with pytest.raises(DataError) as error:
+        check_pairs(paths("c00", "c01"), paths("c00_mask"), "images", "masks")
+    assert "rename c00_mask to c00. Add the missing files" in str(error.value)
+
+
+@pytest.mark.parametrize("mask", ["c07_mask", "c00_other", "c00mask"])
+def test_no_renaming_is_proposed_that_would_not_pair(mask: str) -> None:
+    with pytest.raises(DataError) as error:
+        check_pairs(paths("c00"), paths(mask), "images", "masks")
+    assert "rename" not in str(error.value)

@@ -6,6 +6,7 @@ import pytest
 
 from medsa_model.data.sites_csv import Origin, read_origins
 from medsa_model.errors import DataError
+from sim.sites import check_names
 
 
 def write(root: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -45,7 +46,9 @@ def test_images_without_a_row(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("image_id,hospital\na,north\n", "no column site; found image_id, hospital"),
-        ("image_id;site\na;north\n", "no column image_id and site; found image_id;site"),
+        ("image_id;site\na;north\n", "columns must be separated by commas, this file uses ;"),
+        ("image_id\tsite\na\tnorth\n", "separated by commas, this file uses tabs"),
+        ("image_id,a;b\na,north\n", "no column site; found image_id, a;b"),
         ("", "no column image_id and site; found nothing"),
         ("image_id,site\na,north\na,south\n", "1 image_id(s) appear more than once: a"),
         ("image_id,site\na,north\nb,\n", "row 3 has an empty image_id or site"),
@@ -62,3 +65,34 @@ def test_another_encoding_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "image_id,site\na,Köln\n", "latin-1")
     with pytest.raises(DataError, match=r"cannot be read \(UnicodeDecodeError\)"):
         read_origins(tmp_path, ["a"])
+
+
+def test_ids_with_an_extension_are_recognised(tmp_path: Path) -> None:
+    write(tmp_path, "image_id,site\nc00.png,north\nc01.png,north\nc02,south\n")
+    with pytest.raises(DataError) as error:
+        read_origins(tmp_path, ["c00", "c01", "c02"])
+    text = str(error.value)
+    assert "2 of 3 images have no row: c00, c01; expected a row for each image" in text
+    assert "write ids without extension (c00, not c00.png)" in text
+
+
+def test_a_dot_in_the_id_of_another_image_is_no_extension(tmp_path: Path) -> None:
+    write(tmp_path, "image_id,site\nc00.left,north\nc01.png,north\n")
+    with pytest.raises(DataError) as error:
+        read_origins(tmp_path, ["c00", "c00.left"])
+    assert "without extension" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["A", "7", "Ward 3.b-c_d", "x" * 64])
+def test_names_of_sites(name: str) -> None:
+    check_names([name])
+
+
+@pytest.mark.parametrize("name", ["Köln", "Łódź", "x\u0663", "_a", "-a", " a", "a/b", "x" * 65])
+def test_a_refused_name_is_told_the_rule(name: str) -> None:
+    with pytest.raises(DataError) as error:
+        check_names(["north", name])
+    text = str(error.value)
+    assert text.startswith(f"site {name!r}: a name starts with A-Z, a-z or a digit; the rest is")
+    assert "letters A-Z and a-z, digits, space, dot, hyphen and underscore" in text
+    assert "sites.csv" in text

@@ -1,0 +1,257 @@
+"""What a site answers, and what never leaves it."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from client.app import SITE_FAILED, make_app
+from client.hospital import Site
+from medsa_model import __version__
+from medsa_model.build import Built, build
+from medsa_model.config import RunConfig
+from medsa_model.data.sample import Case, Sample
+from medsa_model.data.synthetic import Synthetic
+from medsa_model.errors import DataError
+from medsa_model.evaluate import evaluate
+from medsa_model.records import to_arrays, to_state
+from medsa_model.state import AdapterState, load_adapter_state
+from sim.grid import InProcessGrid
+
+CPU = torch.device("cpu")
+METRICS = {"num-examples", "images", "loss", "seconds", "memory"}
+PATH, PATIENT, CASE = "/hospital/images", "DOE^JOHN", "case-4711"
+SECRET = f"{PATH}/{PATIENT}.png of {CASE}"
+
+
+def configuration(**more: object) -> RunConfig:
+    content = {
+        "name": "small",
+        "rounds": 2,
+        "model": {"image_size": 32},
+        "data": {"kind": "synthetic"},
+        "train": {"steps": 2, "batch_size": 2, "prompts_per_image": 1},
+        **more,
+    }
+    return RunConfig.model_validate(content)
+
+
+def built(config: RunConfig) -> Built:
+    return build(config.model, config.adapter, config.seed, CPU)
+
+
+@pytest.fixture
+def site() -> Site:
+    cases = Synthetic(sites=1, cases_per_site=6, size=64).open()
+    return Site("site_a", {"train": cases[:3], "val": cases[3:4], "test": cases[4:]}, CPU)
+
+
+def ask(
+    open_site: Callable[[Context], Site], kind: str, content: RecordDict | None = None
+) -> Message:
+    """The reply to one message, delivered as in a simulation."""
+    grid = InProcessGrid(make_app(open_site), ["site_a"])
+    message = Message(content or RecordDict(), dst_node_id=2, message_type=kind)
+    (reply,) = grid.send_and_receive([message])
+    return reply
+
+
+def order(config: RunConfig, coordinator: Built | None = None, **more: str) -> RecordDict:
+    """What the coordinator of `config` sends; `coordinator` when it has another model."""
+    has = coordinator or built(config)
+    record = {"run": config.for_sites(), "manifest": has.manifest.sha256, "round": "0", **more}
+    return RecordDict({"arrays": to_arrays(has.initial), "config": ConfigRecord(dict(record))})
+
+
+def reason(reply: Message) -> str:
+    """Of an error; everything else that crosses would be in the content, and there is none."""
+    assert reply.has_error() and not reply.has_content()
+    assert reply.error.code == SITE_FAILED
+    assert reply.error.reason is not None
+    return reply.error.reason
+
+
+def metrics(reply: Message) -> MetricRecord:
+    assert reply.has_content(), reply.error
+    return reply.content.metric_records["metrics"]
+
+
+def raising(error: Exception) -> Case:
+    """A case that cannot be read."""
+
+    def load() -> Sample:
+        raise error
+
+    return Case(CASE, PATIENT, "site_a", None, load)
+
+
+def test_query_answers_name_version_and_counts(site):
+    content = ask(lambda _: site, "query").content
+    assert dict(content.config_records["site"]) == {"site": "site_a", "version": __version__}
+    assert dict(content.metric_records["cases"]) == {"train": 3, "val": 1, "test": 2}
+    assert not content.array_records
+
+
+def test_a_context_decides_which_site_answers(site):
+    """`open_site` gets the context that the message came with."""
+
+    def open_site(context: Context) -> Site:
+        return dataclasses.replace(site, name=f"opened for {context.node_config['site']}")
+
+    record = ask(open_site, "query").content.config_records["site"]
+    assert record["site"] == "opened for site_a"
+
+
+def test_train_answers_what_the_manifest_promises(site):
+    config = configuration()
+    reply = ask(lambda _: site, "train", order(config))
+    assert set(reply.content) == {"arrays", "metrics"}
+    state = to_state(reply.content.array_records["arrays"])
+    shapes = built(config).manifest.shapes
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
+    assert list(state) == list(shapes)
+    assert all(t.dtype == torch.float32 and t.isfinite().all() for t in state.values())
+    first = built(config).initial
+    assert any(not torch.equal(state[name], first[name]) for name in first)
+
+
+def test_train_answers_exactly_these_metrics(site):
+    found = metrics(ask(lambda _: site, "train", order(configuration())))
+    assert set(found) == METRICS
+    assert found["num-examples"] == 3
+    assert found["images"] == 4  # 2 steps of 2 images
+    assert math.isfinite(found["loss"]) and found["loss"] > 0
+    assert found["seconds"] > 0 and found["memory"] > 0
+
+
+def test_training_begins_at_the_state_that_was_sent(site):
+    """Whatever the site's model held before: the same message has the same answer."""
+    config = configuration()
+
+    def answer() -> AdapterState:
+        reply = ask(lambda _: site, "train", order(config))
+        return to_state(reply.content.array_records["arrays"])
+
+    one, two = answer(), answer()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+OTHERS = {
+    "other adapters": {"adapter": {"kind": "msa", "ratio": 0.5}},
+    "another backbone": {"model": {"image_size": 32, "weights": "random"}},
+    "another frame": {"model": {"image_size": 64}},
+}
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_site_with_another_model_refuses(site, kind, other):
+    content = order(configuration(), built(configuration(**other)), part="test")
+    assert reason(ask(lambda _: site, kind, content)) == (
+        "ManifestError (details in the site's log)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_state_that_does_not_fit_is_refused(site, kind):
+    content = order(configuration(), part="test")
+    content["arrays"] = ArrayRecord({"w": torch.zeros(2)})
+    assert reason(ask(lambda _: site, kind, content)).startswith("ManifestError (")
+
+
+def test_nothing_is_read_for_a_coordinator_with_another_model(site):
+    site.parts = {part: [raising(AssertionError("read"))] for part in ("train", "test")}
+    other = built(configuration(**OTHERS["other adapters"]))
+    for kind in ("train", "evaluate"):
+        content = order(configuration(), other, part="test")
+        assert reason(ask(lambda _: site, kind, content)).startswith("ManifestError (")
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("error", [DataError, ValueError, RuntimeError, KeyError, OSError])
+def test_of_an_error_only_its_kind_crosses(site, kind, error, caplog, monkeypatch):
+    """Ours or not: the text may name a path or a patient, and stays in the site's own log."""
+    monkeypatch.setattr("client.app.logger.propagate", True)  # set_up() turns it off
+    site.parts = {part: [raising(error(SECRET))] * 2 for part in ("train", "test")}
+    reply = ask(lambda _: site, kind, order(configuration(), part="test"))
+    assert reason(reply) == f"{error.__name__} (details in the site's log)"
+    assert not any(word in str(reply) + reason(reply) for word in (PATH, PATIENT, CASE))
+    assert SECRET in caplog.text
+
+
+def test_a_weights_file_that_is_missing_is_not_named(site):
+    site.checkpoint = Path(PATH) / f"{PATIENT}.safetensors"
+    reply = ask(lambda _: site, "train", order(configuration()))
+    assert reason(reply) == "CheckpointError (details in the site's log)"
+
+
+def test_a_site_that_cannot_be_opened_says_the_kind_only():
+    def open_site(_: Context) -> Site:
+        raise ValueError(SECRET)
+
+    for kind in ("query", "train", "evaluate"):
+        assert reason(ask(open_site, kind)) == "ValueError (details in the site's log)"
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("run", [None, "{", '{"name": "DOE^JOHN"}'])
+def test_a_message_without_a_proper_order_is_answered_with_an_error(site, kind, run):
+    content = order(configuration(), part="test")
+    if run is None:
+        del content["config"]
+    else:
+        content.config_records["config"]["run"] = run
+    expected = "KeyError" if run is None else "ValidationError"
+    assert reason(ask(lambda _: site, kind, content)) == f"{expected} (details in the site's log)"
+
+
+def test_evaluate_answers_scores_by_prompt(site):
+    config = configuration()
+    found = metrics(ask(lambda _: site, "evaluate", order(config, part="test")))
+    names = {f"{prompt}/{name}" for prompt in ("click", "box") for name in ("dice", "iou", "cases")}
+    assert (
+        set(found) == {"num-examples", "empty"} | names
+    )  # means only, nothing about a single case
+
+    model = built(config)
+    load_adapter_state(model.model, model.initial)
+    rows = evaluate(model.model, site.parts["test"], config.prompt.evaluate, config.seed).rows
+    assert (found["num-examples"], found["empty"]) == (2, 0)
+    for prompt in ("click", "box"):
+        dice = [row.dice for row in rows if row.prompt == prompt]
+        iou = [row.iou for row in rows if row.prompt == prompt]
+        assert found[f"{prompt}/dice"] == pytest.approx(sum(dice) / 2)
+        assert found[f"{prompt}/iou"] == pytest.approx(sum(iou) / 2)
+        assert found[f"{prompt}/cases"] == 2
+        assert 0 < found[f"{prompt}/iou"] < found[f"{prompt}/dice"] < 1
+
+
+def test_evaluate_asks_with_the_prompts_of_the_run(site):
+    config = configuration(prompt={"evaluate": [{"kind": "box"}]})
+    found = metrics(ask(lambda _: site, "evaluate", order(config, part="val")))
+    assert set(found) == {"num-examples", "empty", "box/dice", "box/iou", "box/cases"}
+    assert found["num-examples"] == found["box/cases"] == 1
+
+
+def test_a_part_that_the_site_does_not_have_gives_no_scores(site):
+    found = metrics(ask(lambda _: site, "evaluate", order(configuration(), part="other")))
+    assert dict(found) == {"num-examples": 0, "empty": 0}
+
+
+def test_a_case_without_a_structure_is_counted_and_not_scored(site):
+    sample = site.parts["test"][0].load()
+    bare = dataclasses.replace(sample, mask=torch.zeros_like(sample.mask))
+    empty = Case(CASE, PATIENT, "site_a", None, lambda: bare)
+    full = site.parts["test"][0]
+    site.parts = {"with": [empty, full], "without": [full], "empty": [empty]}
+    both, alone, nothing = (
+        dict(metrics(ask(lambda _: site, "evaluate", order(configuration(), part=part))))
+        for part in ("with", "without", "empty")
+    )
+    assert both == alone | {"empty": 1} and alone["empty"] == 0
+    assert both["num-examples"] == both["click/cases"] == both["box/cases"] == 1
+    assert nothing == {"num-examples": 0, "empty": 1}

@@ -1,0 +1,168 @@
+"""One hospital: trains and scores with its own model, and refuses another one's."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from client.hospital import Site, check_manifest, evaluate_site, train_site
+from medsa_model.backbone import embedded_backbone
+from medsa_model.build import Built, build
+from medsa_model.config import RunConfig
+from medsa_model.data.sample import Case, Sample
+from medsa_model.data.synthetic import Synthetic
+from medsa_model.errors import ManifestError
+from medsa_model.state import AdapterState
+from medsa_model.train import FitResult
+
+CPU = torch.device("cpu")
+CONFIG = RunConfig.model_validate(
+    {
+        "name": "small",
+        "rounds": 2,
+        "model": {"image_size": 32},
+        "data": {"kind": "synthetic"},
+        "train": {"steps": 2, "batch_size": 2, "prompts_per_image": 1},
+    }
+)
+
+
+@pytest.fixture
+def site() -> Site:
+    cases = Synthetic(sites=1, cases_per_site=6, size=64).open()
+    return Site("site_a", {"train": cases[:3], "val": cases[3:4], "test": cases[4:]}, CPU)
+
+
+@pytest.fixture
+def coordinator() -> Built:
+    return build(CONFIG.model, CONFIG.adapter, CONFIG.seed, CPU)
+
+
+def train(site: Site, coordinator: Built, round_: int = 0) -> FitResult:
+    return train_site(site, CONFIG, coordinator.manifest.sha256, coordinator.initial, round_)
+
+
+def same(one: AdapterState, two: AdapterState) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def without_structure(case: Case) -> Case:
+    sample = case.load()
+    bare = dataclasses.replace(sample, mask=torch.zeros_like(sample.mask))
+    return dataclasses.replace(case, case="empty", load=lambda: bare)
+
+
+def test_training_is_a_function_of_site_and_round(site, coordinator):
+    result = train(site, coordinator)
+    assert same(train(site, coordinator).state, result.state)
+    assert not same(train(site, coordinator, 1).state, result.state)
+    elsewhere = dataclasses.replace(site, name="site_b")
+    assert not same(train(elsewhere, coordinator).state, result.state)
+
+
+def test_training_counts_its_cases_and_images(site, coordinator):
+    result = train(site, coordinator)
+    assert (result.examples, result.images) == (3, 4)
+    assert not same(result.state, coordinator.initial)
+
+
+def test_the_sent_state_is_not_written_to(site, coordinator):
+    sent = {name: tensor.clone() for name, tensor in coordinator.initial.items()}
+    train(site, coordinator)
+    assert same(coordinator.initial, sent)
+
+
+def test_a_case_without_a_structure_can_be_trained_on(site, coordinator):
+    """Its prompt is padding and its target is empty; nothing must become NaN."""
+    site.parts = {"train": [without_structure(site.parts["train"][0]), *site.parts["train"][1:]]}
+    result = train(site, coordinator)
+    assert result.examples == 3
+    assert all(tensor.isfinite().all() for tensor in result.state.values())
+
+
+def test_a_training_case_is_read_once(site, coordinator):
+    reads = []
+
+    def counted(case: Case) -> Case:
+        def load() -> Sample:
+            reads.append(case.case)
+            return case.load()
+
+        return dataclasses.replace(case, load=load)
+
+    site.parts = {"train": [counted(case) for case in site.parts["train"]]}
+    for round_ in range(4):
+        train(site, coordinator, round_)
+    assert sorted(reads) == sorted(set(reads)) and set(reads) <= {
+        case.case for case in site.parts["train"]
+    }
+
+
+def test_another_manifest_is_refused_before_anything_is_read(site, coordinator):
+    def load() -> Sample:
+        raise AssertionError("was read")
+
+    unread = [dataclasses.replace(case, load=load) for case in site.parts["train"]]
+    site.parts = {"train": unread, "test": unread}
+    with pytest.raises(ManifestError, match=r"site site_a: .* coordinator's is 000000000000;"):
+        train_site(site, CONFIG, "0" * 64, coordinator.initial, 0)
+    with pytest.raises(ManifestError, match="same backbone file and the same version"):
+        evaluate_site(site, CONFIG, "0" * 64, coordinator.initial, "test")
+
+
+def test_the_refusal_has_both_fingerprints(site, coordinator):
+    """So that two people can compare them on the telephone; and the right one is not refused."""
+    check_manifest(site, coordinator, coordinator.manifest.sha256)
+    with pytest.raises(ManifestError) as error:
+        check_manifest(site, coordinator, "f" * 64)
+    for expected in ("site_a", "f" * 12, coordinator.manifest.sha256[:12],
+                     coordinator.manifest.base_sha256[:12]):  # fmt: skip
+        assert expected in str(error.value)
+
+
+def test_the_sites_own_copy_of_the_backbone_is_used(site, coordinator, tmp_path):
+    """The coordinator's path means nothing here, and other weights have another manifest."""
+    tensors = load_file(embedded_backbone())
+    same_file, other_file = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
+    same_file.write_bytes(embedded_backbone().read_bytes())
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 1}, other_file)
+
+    theirs = CONFIG.model.model_copy(update={"checkpoint": tmp_path / "not-here.safetensors"})
+    config = CONFIG.model_copy(update={"model": theirs})
+    site.checkpoint = same_file
+    assert site.built(config).manifest == coordinator.manifest
+    site.checkpoint = other_file
+    with pytest.raises(ManifestError):
+        train(site, coordinator)
+
+
+def test_scores_are_of_the_part_that_was_asked_for(site, coordinator):
+    def scored(part: str) -> set[str]:
+        sha256 = coordinator.manifest.sha256
+        evaluation = evaluate_site(site, CONFIG, sha256, coordinator.initial, part)
+        assert evaluation.empty == 0
+        return {row.case for row in evaluation.rows}
+
+    for part in ("val", "test"):
+        assert scored(part) == {case.case for case in site.parts[part]}
+    assert scored("other") == set()
+
+
+def test_scores_are_of_the_state_that_was_sent(site, coordinator):
+    """Not of what the site trained last."""
+    sha256 = coordinator.manifest.sha256
+    before = evaluate_site(site, CONFIG, sha256, coordinator.initial, "test")
+    trained = train(site, coordinator).state
+    assert evaluate_site(site, CONFIG, sha256, coordinator.initial, "test") == before
+    assert evaluate_site(site, CONFIG, sha256, trained, "test") != before
+
+
+def test_a_case_without_a_structure_is_counted_and_not_scored(site, coordinator):
+    full = site.parts["test"][0]
+    site.parts = {"test": [without_structure(full), full]}
+    sha256 = coordinator.manifest.sha256
+    evaluation = evaluate_site(site, CONFIG, sha256, coordinator.initial, "test")
+    assert evaluation.empty == 1
+    assert {row.case for row in evaluation.rows} == {full.case}
