@@ -11,7 +11,7 @@ from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
 from medsa_model.data.frames import Frames, Kept
 from medsa_model.data.sample import Case
-from medsa_model.errors import ManifestError
+from medsa_model.errors import DataError, ManifestError
 from medsa_model.evaluate import Evaluation, evaluate
 from medsa_model.state import AdapterState, load_adapter_state
 from medsa_model.train import FitResult, fit
@@ -39,7 +39,7 @@ class Site:
 
     def frames(self, size: int) -> Frames:
         """The training cases in the model frame of `size` pixels."""
-        return Frames(self.parts["train"], size, self.kept)
+        return Frames(self.parts.get("train", ()), size, self.kept)
 
 
 def train_site(
@@ -50,6 +50,8 @@ def train_site(
     check_manifest(site, built, manifest_sha256)
     load_adapter_state(built.model, state)
     frames = site.frames(config.model.frame)
+    if not frames:
+        raise DataError(f"site {site.name}: there is no training case")
     return fit(
         built.model,
         frames,

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from medsa_model.adapters import Adapter
-from medsa_model.backbone import Model, tensors_sha256
+from medsa_model.backbone import Model
 from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState, Manifest, adapter_state, manifest_of
 
@@ -32,10 +32,3 @@ def build(model: Model, adapter: Adapter, seed: int, device: torch.device) -> Bu
     base.model.to(device)
     manifest = manifest_of(base.model, base.sha256, model.frame)
     return Built(base.model, manifest, adapter_state(base.model))
-
-
-def frozen_sha256(model: MedSam) -> str:
-    """sha256 of everything that is not trained: equal before and after training."""
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    state = model.state_dict()
-    return tensors_sha256({name: t for name, t in state.items() if name not in trained})

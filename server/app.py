@@ -143,13 +143,14 @@ def evaluate_round(
         except ManifestError as error:
             logger.warning("round %s: no scores from %s: %s", number, answer.site, error)
             continue
-        empty = answer.message.content.metric_records["metrics"].get("empty", 0)
-        append_metrics(run, "traffic", round=number, site=answer.site, part=part, empty=empty,
-                       up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes)  # fmt: skip
-        for prompt, (dice, iou, count) in scores.items():
+        append_metrics(
+            run, "traffic", round=number, site=answer.site, part=part, empty=scores.empty,
+            up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
+        )  # fmt: skip
+        for prompt, (dice, iou, count) in scores.by_prompt.items():
             append_metrics(run, "evaluate", round=number, site=answer.site, part=part,
                            prompt=prompt, dice=dice, iou=iou, cases=count)  # fmt: skip
-        dice, _, count = scores.get(prompts[0], (0.0, 0.0, 0))
+        dice, _, count = scores.by_prompt.get(prompts[0], (0.0, 0.0, 0))
         total, cases = total + dice * count, cases + count
     return total / cases if cases else None
 

@@ -119,13 +119,26 @@ def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
     return Update({name: state[name] for name in manifest.shapes}, examples)
 
 
-def read_scores(answer: Answer, prompts: Sequence[str]) -> dict[str, tuple[float, float, int]]:
-    """Dice, IoU and number of cases by prompt; raises `ManifestError` when they are not scores."""
+@dataclass(frozen=True)
+class Scores:
+    """What a site answers to an evaluation: Dice, IoU and number of cases by prompt.
+
+    `empty` counts its cases without a structure, which are in none of them.
+    """
+
+    by_prompt: dict[str, tuple[float, float, int]]
+    empty: int
+
+
+def read_scores(answer: Answer, prompts: Sequence[str]) -> Scores:
+    """The scores in an answer; raises `ManifestError` when they are none."""
     if answer.message.has_error():
         raise ManifestError(answer.message.error.reason or "no reason given")
-    records = answer.message.content.metric_records
-    metrics: Mapping[str, object] = records.get("metrics", {})
-    scores = {}
+    metrics: Mapping[str, object] = answer.message.content.metric_records.get("metrics", {})
+    empty = metrics.get("empty")
+    if not isinstance(empty, int) or empty < 0:
+        raise ManifestError(f"the number of empty cases is {empty!r}, expected 0 or more")
+    by_prompt = {}
     for prompt in prompts:
         values = [metrics.get(f"{prompt}/{name}") for name in ("dice", "iou", "cases")]
         if values == [None, None, None]:
@@ -133,5 +146,5 @@ def read_scores(answer: Answer, prompts: Sequence[str]) -> dict[str, tuple[float
         dice, iou, cases = (float(v) if isinstance(v, int | float) else math.nan for v in values)
         if not (0 <= dice <= 1 and 0 <= iou <= 1 and cases >= 1):
             raise ManifestError(f"the scores for prompt {prompt} are {values}")
-        scores[prompt] = (dice, iou, int(cases))
-    return scores
+        by_prompt[prompt] = (dice, iou, int(cases))
+    return Scores(by_prompt, empty)

@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from medsa_model.errors import FederationError, ManifestError
 from medsa_model.state import Manifest
-from server.strategy import Answer, accept, exchange, introduce, read_scores
+from server.strategy import Answer, Scores, accept, exchange, introduce, read_scores
 from sim.grid import InProcessGrid
 
 MANIFEST = Manifest({"w": (2,)}, "0" * 64, 48)
@@ -21,7 +21,7 @@ def answering(**records: ArrayRecord | MetricRecord | ConfigRecord) -> Answer:
     def train(message: Message, context: Context) -> Message:
         return Message(RecordDict(dict(records)), reply_to=message)
 
-    grid = InProcessGrid(app, ["a"], lambda *_: None)
+    grid = InProcessGrid(app, ["a"])
     (answer,) = exchange(grid, {2: "a"}, "train", RecordDict(), "1", 5.0)
     return answer
 
@@ -73,7 +73,7 @@ def test_a_site_that_raises_is_an_error_with_its_kind_only():
     def train(message: Message, context: Context) -> Message:
         raise ValueError("DOE^JOHN")
 
-    grid = InProcessGrid(app, ["a"], lambda *_: None)
+    grid = InProcessGrid(app, ["a"])
     (answer,) = exchange(grid, {2: "a"}, "train", RecordDict(), "1", 5.0)
     assert answer.message.has_error()
     with pytest.raises(ManifestError, match="ValueError") as caught:
@@ -101,7 +101,7 @@ def test_who_never_answers_is_left_out_after_the_deadline():
         def pull_messages(self, message_ids):
             return []
 
-    grid = Silent(ClientApp(), ["a"], lambda *_: None)
+    grid = Silent(ClientApp(), ["a"])
     assert list(exchange(grid, {2: "a"}, "train", RecordDict(), "1", 0.2)) == []
 
 
@@ -115,7 +115,7 @@ def introducing(*sites: str) -> InProcessGrid:
         content = RecordDict({"site": site, "cases": MetricRecord({"train": 3})})
         return Message(content, reply_to=message)
 
-    return InProcessGrid(app, [str(n) for n in range(len(sites))], lambda *_: None)
+    return InProcessGrid(app, [str(n) for n in range(len(sites))])
 
 
 def test_two_nodes_cannot_be_the_same_site():
@@ -136,12 +136,12 @@ def test_the_coordinator_waits_for_nodes_that_connect_later():
     assert [node.site for node in introduce(grid, 2, 5.0)] == ["a", "b"]
 
 
-SCORES = {"click/dice": 0.5, "click/iou": 0.4, "click/cases": 3.0}
+SCORES = {"empty": 0, "click/dice": 0.5, "click/iou": 0.4, "click/cases": 3.0}
 
 
 def test_scores_are_read_by_prompt():
     answer = answering(metrics=MetricRecord({"num-examples": 3, **SCORES}))
-    assert read_scores(answer, ["click", "box"]) == {"click": (0.5, 0.4, 3)}
+    assert read_scores(answer, ["click", "box"]) == Scores({"click": (0.5, 0.4, 3)}, 0)
 
 
 @pytest.mark.parametrize("spoilt", [{"click/dice": float("nan")}, {"click/iou": 7.0}])
@@ -149,3 +149,14 @@ def test_impossible_scores_are_refused(spoilt):
     answer = answering(metrics=MetricRecord({**SCORES, **spoilt}))
     with pytest.raises(ManifestError, match="scores for prompt click"):
         read_scores(answer, ["click"])
+
+
+@pytest.mark.parametrize("metrics", [{}, {"empty": -1}, {"empty": 0.5}, {"empty": [1, 2]}])
+def test_an_answer_without_a_number_of_empty_cases_is_refused(metrics):
+    with pytest.raises(ManifestError, match="empty cases"):
+        read_scores(answering(metrics=MetricRecord(metrics)), ["click"])
+
+
+def test_an_answer_without_metrics_is_refused():
+    with pytest.raises(ManifestError, match="empty cases"):
+        read_scores(answering(), ["click"])
