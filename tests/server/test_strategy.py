@@ -90,7 +90,7 @@ def test_sites_are_sorted_whatever_the_order_of_nodes():
         content = RecordDict({"site": site, "cases": MetricRecord({"train": 3})})
         return Message(content, reply_to=message)
 
-    nodes = introduce(InProcessGrid(app, ["b", "c", "a"], lambda *_: None), 3, 5.0)
+    nodes = introduce(InProcessGrid(app, ["b", "c", "a"]), 3, 5.0)
     assert [node.site for node in nodes] == ["a", "b", "c"]
     assert [node.node_id for node in nodes] == [4, 2, 3]
     assert nodes[0].cases == {"train": 3}
