@@ -10,14 +10,16 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import torch
 
 from medsa_model.device import choose_device
-from medsa_model.errors import FederationError
+from medsa_model.errors import FederationError, MedsaError
 from medsa_model.logs import set_up
 from server.app import make_app as make_server_app
 from sim.compare import Plan
@@ -35,25 +37,71 @@ def run_plans(
         for plan in todo:
             run_plan(plan, run, sites)
         return
-    pool = ProcessPoolExecutor(
-        processes,
-        multiprocessing.get_context("spawn"),  # a fork would copy the threads of PyTorch
-        _begin,
-        (max(1, (os.cpu_count() or 1) // processes), verbose),
-    )
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of PyTorch
+    work = Work(
+        sorted(todo, key=lambda plan: plan.row in ("local", "zero_shot")),  # the long ones first
+        run, sites, max(1, (os.cpu_count() or 1) // processes), verbose,
+    )  # fmt: skip
+    taken = context.Value("i", 0)
+    running: dict[int, tuple[SpawnProcess, Connection]] = {}
     try:
-        long_first = sorted(todo, key=lambda plan: plan.row in ("local", "zero_shot"))
-        for ended in as_completed([pool.submit(run_plan, p, run, sites) for p in long_first]):
-            ended.result()
-    except BrokenProcessPool as error:
-        raise FederationError(
-            "a process of the simulation was ended from outside, most often for want of memory; "
-            "go on with --resume and fewer sim.processes"
-        ) from error
-    finally:  # after an error or Ctrl-C too; what a process had completed is in its run directory
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
+        for _ in range(min(processes, len(todo))):
+            receiver, sender = context.Pipe(duplex=False)
+            worker = context.Process(target=_run_what_is_left, args=(work, taken, sender))
+            worker.start()
+            sender.close()  # so that the end of the process is the end of what it sends
+            running[worker.sentinel] = worker, receiver
+        while running:
+            for sentinel in wait([*running]):
+                worker, receiver = running.pop(int(str(sentinel)))
+                worker.join()
+                if worker.exitcode:
+                    raise _error_of(worker, receiver)
+    finally:  # after an error or Ctrl-C; what was completed is in the run directories
+        for worker, _ in running.values():
+            worker.kill()
+            worker.join()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the processes of a comparison share: each takes the next federation of `plans`."""
+
+    plans: Sequence[Plan]
+    run: Path
+    sites: Sequence[str]
+    threads: int
+    verbose: bool
+
+
+def _run_what_is_left(work: Work, taken: "Synchronized[int]", sender: Connection) -> None:
+    """The life of one process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends its processes
+    torch.set_num_threads(work.threads)
+    set_up(work.verbose)
+    while True:
+        with taken.get_lock():
+            number, taken.value = taken.value, taken.value + 1
+        if number >= len(work.plans):
+            return
+        try:
+            run_plan(work.plans[number], work.run, work.sites)
+        except MedsaError as error:
+            sender.send(error)
+            raise SystemExit(1) from None
+
+
+def _error_of(worker: SpawnProcess, receiver: Connection) -> MedsaError:
+    """Why a process ended too early."""
+    try:
+        error: MedsaError = receiver.recv()
+    except EOFError:
+        reason = "see the error above" if worker.exitcode == 1 else "most often for want of memory"
+        return FederationError(
+            f"a process of the simulation ended with code {worker.exitcode}, {reason}; go on with "
+            "--resume, and with fewer sim.processes if memory was short"
+        )
+    return error
 
 
 def processes_for(sim: Sim, federations: int) -> int:
@@ -93,10 +141,3 @@ def finished(plan: Plan, sites: Iterable[str]) -> bool:
     prompts = [kind.name for kind in plan.config.prompt.evaluate]
     complete = all(site in scores.get(prompt, {}) for prompt in prompts for site in sites)
     return (plan.folder / "final").exists() and complete
-
-
-def _begin(threads: int, verbose: bool) -> None:
-    """The first thing that a process of the pool does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends its processes
-    torch.set_num_threads(threads)
-    set_up(verbose)
