@@ -27,7 +27,6 @@ NAMES = ("nodule", "body", "core", "nodule_2", "nodule_3", "nodule_4")
 BODY, CORE = NAMES.index("body"), NAMES.index("core")
 NOBODY = len(NAMES)  # owns distractors and background
 LEAST_SHARE = 0.015  # of the image's pixels, for every structure
-USUAL_LOOK = 0.5  # share of structures that have their site's own look; the rest have any
 
 
 class Synthetic(Section):
@@ -44,6 +43,8 @@ class Synthetic(Section):
     """Annotated structures in each image; each is one mask channel."""
     size: int = Field(160, ge=64, le=1024)
     """Longest side of an image in pixels."""
+    own_look: float = Field(0.5, ge=0, le=1)
+    """Share of structures that have the look most frequent at their site; the rest have any."""
     seed: int = Field(0, ge=0)
     """Another seed gives other images of the same sites."""
 
@@ -59,18 +60,26 @@ class Synthetic(Section):
             name = f"site_{chr(ord('a') + site)}"
             for index in range(self.cases_per_site):
                 case = f"{name}_{index:05d}"
-                load = partial(paint_case, self.seed, site, index, self.structures, self.size, case)
+                load = partial(
+                    paint_case, self.seed, site, index, self.structures, self.size, self.own_look,
+                    case,
+                )  # fmt: skip
                 cases.append(Case(case, case, name, None, load))
         return cases
 
 
-def paint_case(seed: int, site: int, index: int, structures: int, size: int, case: str) -> Sample:
-    """Image `index` of `site`, (3, H, W) with the longer side `size`, K = `structures`."""
+def paint_case(
+    seed: int, site: int, index: int, structures: int, size: int, own_look: float, case: str
+) -> Sample:
+    """Image `index` of `site`, (3, H, W) with the longer side `size`, K = `structures`.
+
+    A structure has its site's most frequent look with probability `own_look`, else any.
+    """
     for attempt in range(100):
         rng = np.random.default_rng((seed, site, index, attempt))
         short = round(size * rng.uniform(0.75, 1.0))
         height, width = (short, size) if rng.random() < 0.7 else (size, short)
-        scene, owner = _paint_scene(rng, height, width, site, max(1, structures - 2))
+        scene, owner = _paint_scene(rng, height, width, site, max(1, structures - 2), own_look)
         mask = np.stack([owner == number for number in range(structures)])
         if (mask.mean((1, 2)) >= LEAST_SHARE).all():
             image = np.rint(photograph(rng, scene, SITES[site])).transpose(2, 0, 1)
@@ -80,7 +89,7 @@ def paint_case(seed: int, site: int, index: int, structures: int, size: int, cas
 
 
 def _paint_scene(
-    rng: np.random.Generator, height: int, width: int, site: int, nodules: int
+    rng: np.random.Generator, height: int, width: int, site: int, nodules: int, own_look: float
 ) -> tuple[Array, NDArray[np.int8]]:
     """Scene (H, W, 3) in about [0, 1], and (H, W): index in `NAMES` of the pixel's structure."""
     short, scale = min(height, width), SITES[site].scale
@@ -94,14 +103,16 @@ def _paint_scene(
     for _ in range(int(rng.integers(2, 6))):  # under the structures, sharp: distractors
         spot = rng.uniform(0, height), rng.uniform(0, width)
         radius = short * rng.uniform(0.04, 0.11)
-        paint_structure(rng, scene, ground, owner, NOBODY, spot, radius, _look(rng, site), 0.0)
+        paint_structure(
+            rng, scene, ground, owner, NOBODY, spot, radius, _look(rng, site, own_look), 0.0
+        )
 
     least = 1.06 * _radius_of(LEAST_SHARE * height * width)
     channels = [BODY, *(n for n in range(nodules + 2) if n not in (BODY, CORE))]
     wished = [rng.uniform(0.2, 0.3) if n == BODY else rng.uniform(0.12, 0.19) for n in channels]
     discs = _places(rng, height, width, [short * scale * radius for radius in wished], least)
     for channel, (y, x, radius) in zip(channels, discs, strict=False):
-        look, halo = _look(rng, site), rng.uniform(0.26, 0.4)
+        look, halo = _look(rng, site, own_look), rng.uniform(0.26, 0.4)
         paint_structure(rng, scene, ground, owner, channel, (y, x), radius, look, halo)
         if channel == BODY:
             turn, off = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.4, 0.55)
@@ -112,8 +123,8 @@ def _paint_scene(
     return scene, owner
 
 
-def _look(rng: np.random.Generator, site: int) -> Look:
-    usual = rng.random() < USUAL_LOOK
+def _look(rng: np.random.Generator, site: int, own_look: float) -> Look:
+    usual = rng.random() < own_look
     return LOOKS[SITES[site].look if usual else int(rng.integers(len(LOOKS)))]
 
 
