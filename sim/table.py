@@ -2,8 +2,8 @@
 
     python -m sim.table runs/isic-0 runs/isic-1 runs/isic-2
 
-Prints Markdown. The runs differ in their seed and perhaps in where the data lies, in nothing else.
-`others` is the mean Dice of local models on the other sites' cases.
+Prints Markdown. The runs differ in their seed, and in nothing that changes a row. References may
+be missing in some of the runs: the table then says of how many it is.
 """
 
 import argparse
@@ -12,13 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from medsa_model.config import read_yaml
 from medsa_model.errors import CheckpointError, ConfigError, MedsaError
 from sim.config import differences
 
 COLUMNS = ("mean", "worst_site", "gap")
-MAY_DIFFER = {"seed", "data.root"}
+MAY_DIFFER = {
+    "seed", "data.root", "data.seed", "sim.references", "sim.examples", "sim.processes",
+    "sim.device", "sim.workers",
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def read_report(run: Path) -> dict[str, object]:
+def read_report(run: Path) -> dict[str, Any]:
     """report.json of a finished run; raises `CheckpointError`."""
     try:
         report = json.loads((run / "report.json").read_text(encoding="utf-8"))
@@ -70,27 +74,34 @@ def check_comparable(runs: Sequence[Path]) -> None:
         seeds[seed] = run
 
 
-def tables(reports: Sequence[dict[str, object]]) -> list[str]:
+def tables(reports: Sequence[dict[str, Any]]) -> list[str]:
     """A Markdown table for each kind of prompt."""
-    return [table(reports, prompt) for prompt in reports[0]["prompts"]]  # type: ignore[attr-defined]
+    return [table(reports, prompt) for prompt in reports[0]["prompts"]]
 
 
-def table(reports: Sequence[dict[str, object]], prompt: str) -> str:
+def table(reports: Sequence[dict[str, Any]], prompt: str) -> str:
     """Dice by row, mean ± standard deviation over the runs, and the paired margins."""
     rows = [dice_rows(report, prompt) for report in reports]
+    sites = list(rows[0]["federated"]["per_site"])
+    heading = ["row", "mean Dice", "worst site", "gap", *sites]
     lines = [
         f"**Prompt: {prompt}** ({len(reports)} seeds)",
         "",
-        "| row | mean Dice | worst site | gap |",
-        "|---|---|---|---|",
+        f"| {' | '.join(heading)} |",
+        "|---" * len(heading) + "|",
     ]
-    for name in rows[0]:
-        cells = [spread([row[name][column] for row in rows]) for column in COLUMNS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name in dict.fromkeys(name for row in rows for name in row):
+        found = [row[name] for row in rows if name in row]
+        cells = [spread([values[column] for values in found]) for column in COLUMNS]
+        cells += [f"{fmean(values['per_site'][site] for values in found):.3f}" for site in sites]
+        of = "" if len(found) == len(rows) else f" ({len(found)} of {len(rows)} seeds)"
+        lines.append(f"| {name}{of} | {' | '.join(cells)} |")
     if "local" in rows[0]:
-        others = [report["local_on_other_sites"].get(prompt) for report in reports]  # type: ignore[attr-defined]
+        others = [report["local_on_other_sites"].get(prompt) for report in reports]
         if None not in others:
-            lines.append(f"| local, on the other sites' cases | {spread(others)} | | |")
+            lines.append(
+                f"| local, on the other sites' cases | {spread(others)} {'| ' * len(heading[2:])}|"
+            )
         for column, what in (("mean", "mean"), ("worst_site", "worst site")):
             margins = [row["federated"][column] - row["local"][column] for row in rows]
             listed = ", ".join(f"{margin:+.3f}" for margin in margins)
@@ -98,10 +109,10 @@ def table(reports: Sequence[dict[str, object]], prompt: str) -> str:
     return "\n".join(lines)
 
 
-def dice_rows(report: dict[str, object], prompt: str) -> dict[str, dict[str, float]]:
+def dice_rows(report: dict[str, Any], prompt: str) -> dict[str, dict[str, Any]]:
     """The Dice block of every row and reference of a report."""
-    rows = {n: row["dice"] for n, row in report["prompts"][prompt]["rows"].items()}  # type: ignore[index]
-    references = report["references"].items()  # type: ignore[attr-defined]
+    rows = {n: row["dice"] for n, row in report["prompts"][prompt]["rows"].items()}
+    references = report["references"].items()
     return rows | {n: by[prompt]["dice"] for n, by in references if prompt in by}
 
 

@@ -10,7 +10,10 @@ from sim.table import main, spread
 
 def report(federated: float, local: float) -> dict[str, object]:
     def row(value: float) -> dict[str, object]:
-        return {"dice": {"mean": value, "worst_site": value - 0.1, "gap": 0.2}}
+        per_site = {"a": value - 0.1, "b": value + 0.1}
+        return {
+            "dice": {"mean": value, "worst_site": value - 0.1, "gap": 0.2, "per_site": per_site}
+        }
 
     return {
         "prompts": {"click": {"rows": {"local": row(local), "federated": row(federated)}}},
@@ -34,7 +37,7 @@ def test_mean_deviation_and_paired_margins(tmp_path, capsys):
     ]
     assert main(runs) == 0
     text = capsys.readouterr().out
-    assert "| federated | 0.850 ± 0.071 | 0.750 ± 0.071 | 0.200 ± 0.000 |" in text
+    assert "| federated | 0.850 ± 0.071 | 0.750 ± 0.071 | 0.200 ± 0.000 | 0.750 | 0.950 |" in text
     assert "| otsu | 0.500 ± 0.000" in text
     assert "ellipse" not in text  # it has no click
     assert "by seed: +0.100, -0.050" in text
@@ -81,3 +84,13 @@ def test_the_same_seed_twice_is_no_second_run(tmp_path, capsys):
 def test_the_same_folder_twice_is_no_second_run(tmp_path, capsys):
     run = finished(tmp_path / "one", 0)
     assert "same seed" in refused([run, run], capsys)
+
+
+def test_a_reference_of_some_runs_says_of_how_many(tmp_path, capsys):
+    runs = [finished(tmp_path / str(number), number) for number in (1, 2)]
+    path = tmp_path / "1" / "report.json"
+    content = json.loads(path.read_text())
+    content["references"]["scratch"] = {"click": content["references"]["otsu"]["click"]}
+    path.write_text(json.dumps(content))
+    assert main(runs) == 0
+    assert "| scratch (1 of 2 seeds) | 0.500 |" in capsys.readouterr().out
