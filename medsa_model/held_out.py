@@ -1,9 +1,19 @@
-"""How good the embedded backbone is on generated scenes that it was never trained on."""
+"""How good the embedded backbone is on generated scenes that it was never trained on.
+
+    python -m medsa_model.held_out
+
+Prints what `weights/vit_tiny.json` says under `held_out`.
+"""
+
+import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medsa_model.backbone import load_base
+from medsa_model.device import choose_device
 from medsa_model.prompts import collate, inscribed_ellipse
 from medsa_model.sam import MedSam
 from medsa_model.scene_examples import draw_prompt
@@ -44,3 +54,20 @@ def score_held_out(model: MedSam, scenes: int, device: torch.device) -> dict[str
 def _iou(found: Tensor, truth: Tensor) -> list[float]:
     shared = (found & truth).sum((1, 2)).double()
     return list((shared / (found | truth).sum((1, 2)).clamp(min=1)).tolist())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--scenes", type=int, default=256)
+    parser.add_argument("--weights", type=Path, help="another file of vit_tiny's form")
+    options = parser.parse_args(arguments)
+    device = choose_device("auto")
+    model = load_base("vit_tiny", 128, options.weights, "pretrained", 0).model.to(device)
+    for name, value in score_held_out(model, options.scenes, device).items():
+        print(f"{name:15} mean IoU {value:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
