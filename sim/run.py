@@ -6,30 +6,23 @@ medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
 """
 
 import argparse
-import json
-import platform
 import shlex
-import shutil
 import sys
-from datetime import datetime
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from medsa_model import __version__
 from medsa_model.build import build
-from medsa_model.checkpoint import write_json
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
 from sim.compare import plans
-from sim.config import Sim, SimulatedRun, differences, load_simulation
+from sim.config import Sim, SimulatedRun, load_simulation
+from sim.directory import choose_directory
 from sim.federations import finished, processes_for, run_plans
 from sim.progress import progress_of
 from sim.results import read_results, write_results
@@ -37,16 +30,6 @@ from sim.sites import POOLED, check_names, open_cases, open_sites
 from sim.split import read_split, split, write_split
 
 INTERRUPTED = 130
-DRAFTS = (".config.yaml.draft", ".versions.json.draft")
-"""What a start that failed half-way may leave."""
-WRITTEN = (
-    "split.json", "metrics.jsonl", "summary.json", "report.json", "report.html", "progress.png",
-    "rounds", "rows", "examples", "best", "final", *DRAFTS, "config.yaml", "versions.json",
-)  # fmt: skip
-"""In the order of removal: what tells a run directory goes last."""
-LISTED = 10
-"""Most differing keys in a message."""
-PACKAGES = ("flwr", "torch", "segment-anything", "monai", "numpy", "pydantic")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,84 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"medsa-sim: {place}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
-
-
-def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overwrite: bool) -> Path:
-    """The run directory, made ready; an existing run is never mixed with another one.
-
-    What a start left that failed before any round is no run: the next start takes its place.
-    """
-    if out is None:
-        earlier = sorted(p.parent for p in (Path("runs") / config.name).glob("*/config.yaml"))
-        begun = [place for place in earlier if is_ours(place) and has_begun(place)]
-        if resume and begun:
-            out = begun[-1]
-        elif resume:
-            raise ConfigError(f"--resume: there is no run in runs/{config.name}")
-        else:
-            out = Path("runs") / config.name / datetime.now().strftime("%Y%m%d-%H%M%S")
-    ours = is_ours(out)
-    if resume:
-        if not ours or not (out / "config.yaml").exists():
-            raise ConfigError(
-                f"--resume: {out} holds no run; check --out, or leave --resume out to start one"
-            )
-        check_settings(config, out)
-        return out
-    if ours:
-        if has_begun(out) and not overwrite:
-            raise ConfigError(f"{out} holds a run: add --resume to go on or --overwrite")
-        remove_run(out)
-    elif out.exists() and any(place.name not in DRAFTS for place in out.iterdir()):
-        raise ConfigError(f"{out} is not empty and holds no run: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    versions = {"fed-medsa": __version__, "python": platform.python_version()}
-    write_json(out / "versions.json", versions | {name: version(name) for name in PACKAGES})
-    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    draft = out / ".config.yaml.draft"
-    draft.write_text(settings, encoding="utf-8")
-    draft.replace(out / "config.yaml")
-    return out
-
-
-def is_ours(run: Path) -> bool:
-    """Whether this program made the directory: its versions.json says so, which is written first
-    and removed last."""
-    try:
-        versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(versions, dict) and "fed-medsa" in versions
-
-
-def has_begun(run: Path) -> bool:
-    """Whether any federation of the comparison has saved a round."""
-    return (run / "rounds").is_dir() or any((run / "rows").glob("**/rounds"))
-
-
-def check_settings(config: SimulatedRun, run: Path) -> None:
-    """Raise `ConfigError` with what differs when `run` was started with other settings."""
-    before = load_simulation(run / "config.yaml").model_dump(mode="json")
-    changed = differences(before, config.model_dump(mode="json"))
-    if changed:
-        lines = [f"  {key}: {old}, now {new}" for key, (old, new) in changed.items()]
-        if len(lines) > LISTED:
-            lines[LISTED:] = [f"  and {len(lines) - LISTED} more"]
-        listed = "\n".join(lines)
-        raise ConfigError(
-            f"{run} was started with other settings:\n{listed}\n"
-            "repeat them as they were, or use --overwrite or another --out"
-        )
-
-
-def remove_run(run: Path) -> None:
-    """Remove what this program writes, and nothing else that somebody keeps there."""
-    for name in WRITTEN:
-        place = run / name
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
 
 
 def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -> None:

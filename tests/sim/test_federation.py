@@ -16,8 +16,8 @@ from medsa_model.strategies import weighted_mean
 from medsa_model.train import fit
 from sim.compare import Plan
 from sim.config import SimulatedRun
+from sim.directory import choose_directory
 from sim.federations import finished, run_plan
-from sim.run import choose_directory
 from sim.sites import POOLED, open_cases, open_sites
 from sim.split import read_split, split, write_split
 from sim.summary import final_scores as scores_of

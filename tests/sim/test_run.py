@@ -272,7 +272,7 @@ def test_an_interrupted_removal_can_be_repeated(config, tmp_path, monkeypatch, c
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", lambda p, **more: stop_at(p) or unlink(p, **more))
-        patched.setattr("sim.run.shutil.rmtree", lambda p: stop_at(p) or rmtree(p))
+        patched.setattr("sim.directory.shutil.rmtree", lambda p: stop_at(p) or rmtree(p))
         assert start(config, run, "--overwrite", "seed=4") == 130
     assert "Go on with" not in capsys.readouterr().out
     assert start(config, run, "--overwrite", "seed=4") == 0
