@@ -66,7 +66,7 @@ def test_a_printed_override_is_valid(cell):
 
 
 def test_no_placeholder_is_left():
-    assert "@@" not in README
+    assert not re.search(r"@@|[A-Z]_HERE\b|READING|TODO", README)
 
 
 def test_files_that_the_readme_names_exist():
