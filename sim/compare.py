@@ -8,9 +8,9 @@
 | centralized | one pooled site with all cases      | all    |
 
 The rows take the same number of steps: the pooled site takes as many as all sites together. With
-`train.epochs` every case is also used equally often in all rows; with `train.steps` the cases of
-small sites are used more often where sites train by themselves. `local` and `centralized` are
-plain training: whatever the strategy, one site's mean is its own state.
+`train.epochs` every case is used about equally often in all rows (steps are rounded); with
+`train.steps` the cases of small sites are used more often where sites train by themselves. `local`
+and `centralized` are plain training: whatever the strategy, one site's mean is its own state.
 References are the federation with something changed: `scratch` trains every parameter from random
 weights at `sim.scratch_rate`, `train_decoder` also trains and sends the mask decoder.
 """

@@ -38,8 +38,8 @@ class Sim(Section):
     examples: int = Field(2, ge=0, le=20)
     """Test cases per site shown as pictures in the report."""
     processes: int | None = Field(None, ge=1)
-    """Processes that work beside each other, each with its share of the cores; empty: one for each
-    core, or one in all when a GPU computes."""
+    """Processes that work beside each other, each with its share of the cores, its own model and
+    its own copy of the training images; empty: one for each core, or one when a GPU computes."""
 
     @field_validator("rows", "references")
     @classmethod

@@ -9,7 +9,6 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
 from client.app import make_app
-from medsa_model.errors import ConfigError
 from sim.grid import COORDINATOR, InProcessGrid
 from sim.sites import open_site
 
@@ -28,13 +27,6 @@ def run_with_ray(server: ServerApp, run: Path, nodes: int, processes: int) -> No
 
     With GPUs, each process gets an equal share of one.
     """
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "sim.engine is ray, but Ray is not installed: "
-            'pip install -c constraints.txt -e ".[ray]"'
-        ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import torch
     from flwr.simulation import run_simulation

@@ -9,18 +9,20 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from threading import Thread
 
 import torch
 
 from medsa_model.device import choose_device
 from medsa_model.errors import FederationError, MedsaError
-from medsa_model.logs import set_up
+from medsa_model.logs import logger, set_up
 from server.app import make_app as make_server_app
 from sim.compare import Plan
 from sim.config import Sim
@@ -32,7 +34,7 @@ from sim.summary import final_scores
 def run_plans(
     todo: Sequence[Plan], run: Path, sites: Sequence[str], processes: int, verbose: bool
 ) -> None:
-    """Run every federation of `todo` to its end; raises the first error of any of them."""
+    """Run every federation of `todo` to its end, then raise the first error of any of them."""
     if processes == 1:
         for plan in todo:
             run_plan(plan, run, sites)
@@ -40,27 +42,38 @@ def run_plans(
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of PyTorch
     work = Work(
         sorted(todo, key=lambda plan: plan.row in ("local", "zero_shot")),  # the long ones first
-        run, sites, max(1, (os.cpu_count() or 1) // processes), verbose,
+        run, sites, max(1, cores() // processes), verbose,
     )  # fmt: skip
     taken = context.Value("i", 0)
     running: dict[int, tuple[SpawnProcess, Connection]] = {}
+    failed: Exception | None = None
     try:
         for _ in range(min(processes, len(todo))):
             receiver, sender = context.Pipe(duplex=False)
             worker = context.Process(target=_run_what_is_left, args=(work, taken, sender))
-            worker.start()
+            with _interrupts_ignored():  # inherited: Ctrl-C is for the parent, which ends the rest
+                worker.start()
+                running[worker.sentinel] = worker, receiver
             sender.close()  # so that the end of the process is the end of what it sends
-            running[worker.sentinel] = worker, receiver
         while running:
-            for sentinel in wait([*running]):
-                worker, receiver = running.pop(int(str(sentinel)))
+            for sentinel in running.keys() & set(wait([*running])):
+                worker, receiver = running.pop(sentinel)
                 worker.join()
                 if worker.exitcode:
-                    raise _error_of(worker, receiver)
-    finally:  # after an error or Ctrl-C; what was completed is in the run directories
+                    failed = failed or _error_of(worker, receiver)
+    finally:  # after Ctrl-C; what was completed is in the run directories
         for worker, _ in running.values():
             worker.kill()
             worker.join()
+    if failed:
+        raise failed
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -74,32 +87,54 @@ class Work:
     verbose: bool
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _run_what_is_left(work: Work, taken: "Synchronized[int]", sender: Connection) -> None:
-    """The life of one process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends its processes
+    """The life of one process; an error ends a federation, not the others."""
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(work.threads)
     set_up(work.verbose)
+    failed: Exception | None = None
     while True:
         with taken.get_lock():
             number, taken.value = taken.value, taken.value + 1
         if number >= len(work.plans):
-            return
+            break
+        plan = work.plans[number]
         try:
-            run_plan(work.plans[number], work.run, work.sites)
-        except MedsaError as error:
-            sender.send(error)
-            raise SystemExit(1) from None
+            run_plan(plan, work.run, work.sites)
+        except (MedsaError, OSError) as error:
+            logger.error("%s ended early: %s", plan.folder.name, error)
+            failed = failed or error
+    if failed:
+        sender.send(failed)
+        raise SystemExit(1)
 
 
-def _error_of(worker: SpawnProcess, receiver: Connection) -> MedsaError:
-    """Why a process ended too early."""
+def _end_with_parent() -> None:
+    """Wait for the end of the parent, whatever it was, then end: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _error_of(worker: SpawnProcess, receiver: Connection) -> Exception:
+    """Why a process ended with an error."""
     try:
-        error: MedsaError = receiver.recv()
+        error: Exception = receiver.recv()
     except EOFError:
         reason = "see the error above" if worker.exitcode == 1 else "most often for want of memory"
         return FederationError(
             f"a process of the simulation ended with code {worker.exitcode}, {reason}; go on with "
-            "--resume, and with fewer sim.processes if memory was short"
+            "--resume, and with sim.processes=1 if memory was short"
         )
     return error
 
@@ -108,13 +143,17 @@ def processes_for(sim: Sim, federations: int) -> int:
     """How many processes share the federations of a comparison.
 
     The number of all federations counts, not of those left after an interruption: threads a
-    process decide how sums are rounded, and a resumed run must end with the same bits.
+    process decide how sums are rounded, and a resumed run must end with the same bits. With Ray
+    the processes share the sites of a federation instead, and federations follow each other.
     """
-    if sim.engine == "ray":
-        return 1
-    if sim.processes is None and choose_device(sim.device).type != "cpu":
-        return 1
-    return min(federations, sim.processes or os.cpu_count() or 1)
+    return 1 if sim.engine == "ray" else min(federations, wished_processes(sim))
+
+
+def wished_processes(sim: Sim) -> int:
+    """`sim.processes`; when empty, one for each core, or one in all when a GPU computes."""
+    if sim.processes:
+        return sim.processes
+    return cores() if choose_device(sim.device).type == "cpu" else 1
 
 
 def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
@@ -125,7 +164,7 @@ def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
         plan.config, plan.folder, plan.train_on, sites, len(plan.train_on), len(names), math.inf
     )
     if plan.config.sim.engine == "ray":
-        run_with_ray(server, run, len(names), plan.config.sim.processes or os.cpu_count() or 1)
+        run_with_ray(server, run, len(names), wished_processes(plan.config.sim))
     else:
         run_in_process(server, run, names)
     if not finished(plan, sites):

@@ -34,11 +34,14 @@ def progress_of(plans: Sequence[Plan], console: Console) -> Iterator[None]:
     with bar:
         task = bar.add_task("", total=sum(plan.config.rounds + 1 for plan in plans))
 
+        def show() -> None:
+            done, finished = count(plans)
+            words = f"{finished} of {len(plans)} federations"
+            bar.update(task, completed=done, description=words)
+
         def watch() -> None:
             while not ended.wait(PAUSE):
-                done, finished = count(plans)
-                words = f"{finished} of {len(plans)} federations"
-                bar.update(task, completed=done, description=words)
+                show()
 
         watcher = Thread(target=watch, daemon=True)
         watcher.start()
@@ -47,6 +50,7 @@ def progress_of(plans: Sequence[Plan], console: Console) -> Iterator[None]:
         finally:
             ended.set()
             watcher.join()
+            show()
 
 
 def count(plans: Sequence[Plan]) -> tuple[int, int]:

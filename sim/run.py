@@ -117,9 +117,10 @@ def check_data(run: Path) -> None:
                     "choose another sim.partition"
                 )
             if empty:
+                use = "used without a prompt" if part == "train" else "not scored"
                 logger.warning(
-                    "site %s: %d of %d %s cases have no structure; they are trained on without a "
-                    "prompt and not scored", name, empty, len(cases), part,
+                    "site %s: %d of %d %s cases have no structure; they are %s",
+                    name, empty, len(cases), part, use,
                 )  # fmt: skip
     logger.info("read and checked all cases")
 

@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         reports = [read_report(run) for run in options.runs]
         check_comparable(options.runs)
+        check_sites(reports, options.runs)
     except MedsaError as error:
         print(f"sim.table: {error}", file=sys.stderr)
         return 1
@@ -53,6 +54,19 @@ def read_report(run: Path) -> dict[str, Any]:
     if not isinstance(report, dict):
         raise CheckpointError(f"{run}/report.json: expected keys and values, found something else")
     return report
+
+
+def check_sites(reports: Sequence[dict[str, Any]], runs: Sequence[Path]) -> None:
+    """Raise `ConfigError` unless all runs have the same sites."""
+    names = [
+        sorted(dice_rows(r, next(iter(r["prompts"])))["federated"]["per_site"]) for r in reports
+    ]
+    for run, found in zip(runs, names, strict=True):
+        if found != names[0]:
+            raise ConfigError(
+                f"{runs[0]} has the sites {', '.join(names[0])}, {run} has {', '.join(found)}; "
+                "give runs on the same data"
+            )
 
 
 def check_comparable(runs: Sequence[Path]) -> None:

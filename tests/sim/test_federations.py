@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -14,10 +15,12 @@ import yaml
 from safetensors.torch import load_file
 
 from medsa_model.errors import CheckpointError, FederationError
-from sim.compare import plans
+from sim.compare import Plan, plans
 from sim.config import Sim, load_simulation
-from sim.federations import processes_for, run_plans
+from sim.federations import cores, finished, processes_for, run_plans
 from sim.run import main
+from sim.sites import open_cases
+from sim.split import split, write_split
 
 SMALL = {
     "name": "small",
@@ -52,15 +55,25 @@ def test_two_processes_give_what_one_gives(config, tmp_path):
             torch.testing.assert_close(first[name], second[name], atol=1e-5, rtol=1e-4)
 
 
-def test_an_error_in_a_process_is_the_error_of_the_run(config, tmp_path):
-    settings = load_simulation(config, ["model.checkpoint=missing.pth"])
-    todo = plans(settings, tmp_path, {"site_a": 2})
+def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd):
+    settings = load_simulation(config)
+    write_split(split(open_cases(settings), settings.sim.partition, settings.sim.split, 0),
+                tmp_path / "split.json")  # fmt: skip
+    (tmp_path / "config.yaml").write_text(config.read_text())
+    model = settings.model.model_copy(update={"checkpoint": Path("missing.pth")})
+    everyone = ("site_a", "site_b")
+    broken = Plan("federated", tmp_path, settings.model_copy(update={"model": model}), everyone)
+    good = Plan("zero_shot", tmp_path / "rows" / "zero_shot",
+                settings.model_copy(update={"rounds": 0}), everyone)  # fmt: skip
     with pytest.raises(CheckpointError, match=r"missing\.pth"):
-        run_plans(todo, tmp_path, ["site_a"], 2, False)
+        run_plans([broken, good], tmp_path, everyone, 2, False)
+    assert finished(good, everyone)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_ends_all_processes_and_the_run_goes_on(config, tmp_path):
+@pytest.mark.parametrize("end", ["ctrl-c", "kill"])
+def test_no_process_is_left_when_the_program_ends(config, tmp_path, end):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "sim", "--config", str(config), "--out", str(run),
                "sim.processes=2"]  # fmt: skip
@@ -71,10 +84,14 @@ def test_ctrl_c_ends_all_processes_and_the_run_goes_on(config, tmp_path):
     deadline = time.monotonic() + 90
     while not (run / "rounds" / "0001").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.killpg(program.pid, signal.SIGINT)  # what a terminal does
-    output, _ = program.communicate(timeout=30)
-    assert program.returncode == 130, output
-    assert "--resume" in output and "Traceback" not in output
+    if end == "kill":
+        program.kill()  # the parent alone, which can then end nobody
+        program.communicate(timeout=30)
+    else:
+        os.killpg(program.pid, signal.SIGINT)  # what a terminal does
+        output, _ = program.communicate(timeout=30)
+        assert program.returncode == 130, output
+        assert "--resume" in output and "Traceback" not in output
     assert is_gone(program.pid)
 
 
@@ -92,7 +109,7 @@ def is_gone(group: int) -> bool:
 def test_how_many_processes():
     assert processes_for(Sim(processes=3), 9) == 3
     assert processes_for(Sim(processes=3), 2) == 2
-    assert processes_for(Sim(device="cpu"), 999) == os.cpu_count()
+    assert processes_for(Sim(device="cpu"), 999) == cores()
     assert processes_for(Sim(engine="ray", processes=3), 9) == 1
 
 
@@ -100,11 +117,13 @@ def test_a_killed_process_is_explained(config, tmp_path):
     todo = plans(load_simulation(config), tmp_path, {"site_a": 2})
 
     def kill() -> None:
-        while not (children := multiprocessing.active_children()):
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.kill(children[0].pid, signal.SIGKILL)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
 
-    killer = Thread(target=kill)
+    killer = Thread(target=kill, daemon=True)
     killer.start()
     with pytest.raises(FederationError, match="code -9, most often for want of memory"):
         run_plans(todo, tmp_path, ["site_a"], 2, False)

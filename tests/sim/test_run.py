@@ -295,7 +295,7 @@ def test_settings_that_differ_are_named_with_both_values(config, tmp_path, capsy
     many += [f"sim.{key}=3" for key in ("workers", "examples", "processes")]
     assert start(config, run, "--resume", *many) == 1
     error = capsys.readouterr().err
-    assert error.count(", now ") == 10 and "  and 2 more\n" in error
+    assert error.count(", now ") == 10 and "  and 1 more\n" in error
 
 
 def test_a_full_disk_is_one_line_and_the_start_can_be_repeated(
