@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -80,19 +81,25 @@ def test_no_process_is_left_when_the_program_ends(config, tmp_path, end):
     program = subprocess.Popen(
         [*command, "rounds=500"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
+        # a shell starts background jobs with SIGINT ignored, and pytest may be one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 90
-    while not (run / "rounds" / "0001").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if end == "kill":
-        program.kill()  # the parent alone, which can then end nobody
-        program.communicate(timeout=30)
-    else:
-        os.killpg(program.pid, signal.SIGINT)  # what a terminal does
-        output, _ = program.communicate(timeout=30)
-        assert program.returncode == 130, output
-        assert "--resume" in output and "Traceback" not in output
-    assert is_gone(program.pid)
+    try:
+        deadline = time.monotonic() + 90
+        while not (run / "rounds" / "0001").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if end == "kill":
+            program.kill()  # the parent alone, which can then end nobody
+            program.communicate(timeout=30)
+        else:
+            os.killpg(program.pid, signal.SIGINT)  # what a terminal does
+            output, _ = program.communicate(timeout=30)
+            assert program.returncode == 130, output
+            assert "--resume" in output and "Traceback" not in output
+        assert is_gone(program.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
 
 
 def is_gone(group: int) -> bool:
