@@ -3,10 +3,8 @@
 Loaded once at the edge, frozen, passed as arguments. Every problem of a file is printed at once.
 """
 
-import difflib
-import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -14,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medsa_model.adapters import Adapter, Msa
 from medsa_model.backbone import Model
+from medsa_model.config_problems import problem, replace_list
 from medsa_model.data import DataSet
 from medsa_model.errors import ConfigError
 from medsa_model.losses import Loss
@@ -132,7 +131,7 @@ def validate(
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        lines = [_problem(section, content, dict(e), given) for e in error.errors()]
+        lines = [problem(section, content, dict(e), given) for e in error.errors()]
         width = max(len(key) for key, _ in lines)
         listed = "\n".join(f"  {key:{width}}  {text}" for key, text in lines)
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
@@ -153,7 +152,7 @@ def _set(content: dict[str, object], keys: list[str], value: object, override: s
         if isinstance(inner, list):
             changed = _changed_item(inner, keys[depth:], value)
             raise ConfigError(
-                f"override {override!r}: {_replace_list('.'.join(keys[:depth]), changed)}"
+                f"override {override!r}: {replace_list('.'.join(keys[:depth]), changed)}"
             )
         if not isinstance(inner, dict):
             raise ConfigError(f"override {override!r}: {key} is a value, not a section")
@@ -170,124 +169,3 @@ def _changed_item(items: Sequence[object], keys: Sequence[str], value: object) -
     if isinstance(item, dict) and isinstance(value, dict) and "kind" not in value:
         return item | value
     return value
-
-
-def _replace_list(key: str, item: object) -> str:
-    return f"{key} is a list: replace it whole, for example {key}={_in_yaml([item])}"
-
-
-def _in_yaml(value: object) -> str:
-    """`value` as it is written behind `key=`."""
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
-
-
-def _problem(
-    section: type[Section], content: object, error: dict[str, typing.Any], given: Collection[str]
-) -> tuple[str, str]:
-    """The dotted key, without pydantic's union tags, and what is wrong with it.
-
-    `given` are the keys of overrides.
-    """
-    keys: list[str] = []
-    at: object = content
-    annotation: object = section
-    owner: object = section  # that has the last of `keys`
-    union: object = None  # that `annotation` is a member of
-    siblings: object = None  # the union that `owner` is a member of
-    for part in error["loc"]:
-        if isinstance(at, Mapping) and part not in at and part == at.get("kind"):
-            union, annotation = annotation, _member(annotation, str(part))
-            continue
-        keys.append(str(part))
-        owner, siblings = annotation, union
-        annotation, union = _field(annotation, part), None
-        if isinstance(at, Mapping):
-            at = at.get(part)
-        elif isinstance(at, Sequence) and isinstance(part, int):
-            at = at[part]
-    key = ".".join(keys) or "(file)"
-    if error["type"] == "extra_forbidden":
-        return key, _unknown(keys, owner, siblings, given)
-    if error["type"] == "missing":
-        return key, "missing"
-    if error["type"] == "union_tag_invalid":
-        expected = error["ctx"]["expected_tags"]
-        return f"{key}.kind", f"got {error['ctx']['tag']!r}, expected one of: {expected}"
-    if error["type"] == "union_tag_not_found":
-        return f"{key}.kind", "missing"
-    if error["type"] == "tuple_type":
-        return key, _no_list(key, annotation, error["input"])
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return key, f"got {error['input']!r}: {message}" if keys else message
-
-
-def _unknown(keys: Sequence[str], owner: object, union: object, given: Collection[str]) -> str:
-    """Why the last of `keys` is no key of the section `owner`, a member of `union` or of none."""
-    name, above = keys[-1], ".".join(keys[:-1])
-    kind = _kind(owner)
-    names = [each for each in _names(owner) if each != "kind"]
-    near = difflib.get_close_matches(name, names, 1)
-    meant = f"did you mean {near[0]!r}?" if near else ""
-    others = [_kind(each) for each in _members(union) if name in _names(each)]
-    if not kind or (near and not others):
-        return f"unknown key ({meant})" if meant else "unknown key"
-    listed = f"its keys: {', '.join(names)}" if names else "it has no keys"
-    text = f"not a key of kind {kind} ({'; '.join(filter(None, (listed, meant)))})"
-    if f"{above}.kind" in given and ".".join(keys) not in given:  # left over from another kind
-        return f"{text}; to change the kind replace the whole section: {above}={{kind: {kind}}}"
-    if others:
-        return f"{text}; {name} belongs to {' and '.join(others)}"
-    return text
-
-
-def _no_list(key: str, annotation: object, found: object) -> str:
-    """What is wrong with `found`, which should be a list; `annotation` is that of its field."""
-    if isinstance(found, Mapping) and found and all(str(each).isdecimal() for each in found):
-        # made by key.0.kind=value where the file has no such list
-        return _replace_list(key, next(iter(found.values()))).removeprefix(f"{key} ")
-    item = _field(annotation, 0)
-    example = found
-    if kinds := [_kind(member) for member in _members(item)]:
-        if not isinstance(found, Mapping):
-            example = {"kind": found if found in kinds else kinds[0]}
-    elif typing.get_origin(item) is typing.Literal and found not in typing.get_args(item):
-        example = typing.get_args(item)[0]
-    text = f"got {found!r}: expected a list"
-    return text if example is None else f"{text}, for example {_in_yaml([example])}"
-
-
-def _field(annotation: object, part: object) -> object:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        field = annotation.model_fields.get(str(part))
-        return field.annotation if field else None
-    if typing.get_origin(annotation) is tuple:
-        return typing.get_args(annotation)[0]
-    return None
-
-
-def _member(annotation: object, kind: str) -> object:
-    """The member of a union of sections that has this `kind`."""
-    return next((each for each in _members(annotation) if _kind(each) == kind), annotation)
-
-
-def _members(annotation: object) -> list[type[Section]]:
-    """The sections of a union told apart by `kind`; none for anything else."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return []
-    return [each for each in typing.get_args(annotation) if _kind(each)]
-
-
-def _kind(annotation: object) -> str:
-    """The `kind` of a section; empty for anything else."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        field = annotation.model_fields.get("kind")
-        return str(field.default) if field else ""
-    return ""
-
-
-def _names(annotation: object) -> list[str]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return list(annotation.model_fields)
-    return []

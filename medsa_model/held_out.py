@@ -15,7 +15,7 @@ from torch import Tensor
 from medsa_model.backbone import load_base
 from medsa_model.device import choose_device
 from medsa_model.prompts import collate, inscribed_ellipse
-from medsa_model.sam import MedSam
+from medsa_model.sam import ARCHITECTURES, MedSam
 from medsa_model.scene_examples import draw_prompt
 from medsa_model.scenes import generate_scene
 
@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="another file of vit_tiny's form")
     options = parser.parse_args(arguments)
     device = choose_device("auto")
-    model = load_base("vit_tiny", 128, options.weights, "pretrained", 0).model.to(device)
+    size = ARCHITECTURES["vit_tiny"].pretrained_size
+    model = load_base("vit_tiny", size, options.weights, "pretrained", 0).model.to(device)
     for name, value in score_held_out(model, options.scenes, device).items():
         print(f"{name:15} mean IoU {value:.4f}")
     return 0

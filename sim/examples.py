@@ -106,7 +106,7 @@ def _with_prompt(
     if box is not None:
         x0, y0, x1, y1 = (v * factor for v in (box[0], box[1], box[2] + 1, box[3] + 1))
         whole = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
-        mask |= whole & ~ndimage.binary_erosion(whole, iterations=1)
+        mask |= whole & ~ndimage.binary_erosion(whole)
     return np.where(mask[..., None], np.array(CLICK, np.uint8), image)
 
 

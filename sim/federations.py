@@ -36,8 +36,9 @@ def run_plans(
 ) -> None:
     """Run every federation of `todo` to its end, then raise the first error of any of them."""
     if processes == 1:
-        for plan in todo:
-            run_plan(plan, run, sites)
+        failed = _run_each(todo, run, sites)
+        if failed:
+            raise failed
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of PyTorch
     work = Work(
@@ -46,7 +47,7 @@ def run_plans(
     )  # fmt: skip
     taken = context.Value("i", 0)
     running: dict[int, tuple[SpawnProcess, Connection]] = {}
-    failed: Exception | None = None
+    failed = None
     try:
         for _ in range(min(processes, len(todo))):
             receiver, sender = context.Pipe(duplex=False)
@@ -97,25 +98,35 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _run_what_is_left(work: Work, taken: "Synchronized[int]", sender: Connection) -> None:
-    """The life of one process; an error ends a federation, not the others."""
+    """The life of one process."""
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(work.threads)
     set_up(work.verbose)
-    failed: Exception | None = None
+    if failed := _run_each(_take(work.plans, taken), work.run, work.sites):
+        sender.send(failed)
+        raise SystemExit(1)
+
+
+def _take(plans: Sequence[Plan], taken: "Synchronized[int]") -> Iterator[Plan]:
+    """The plans that no other process has taken yet, one at a time."""
     while True:
         with taken.get_lock():
             number, taken.value = taken.value, taken.value + 1
-        if number >= len(work.plans):
-            break
-        plan = work.plans[number]
+        if number >= len(plans):
+            return
+        yield plans[number]
+
+
+def _run_each(plans: Iterable[Plan], run: Path, sites: Sequence[str]) -> Exception | None:
+    """Run federations one after the other; an error ends one of them, and the first is returned."""
+    failed: Exception | None = None
+    for plan in plans:
         try:
-            run_plan(plan, work.run, work.sites)
+            run_plan(plan, run, sites)
         except (MedsaError, OSError) as error:
             logger.error("%s ended early: %s", plan.folder.name, error)
             failed = failed or error
-    if failed:
-        sender.send(failed)
-        raise SystemExit(1)
+    return failed
 
 
 def _end_with_parent() -> None:

@@ -56,7 +56,8 @@ def test_two_processes_give_what_one_gives(config, tmp_path):
             torch.testing.assert_close(first[name], second[name], atol=1e-5, rtol=1e-4)
 
 
-def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd, processes):
     settings = load_simulation(config)
     write_split(split(open_cases(settings), settings.sim.partition, settings.sim.split, 0),
                 tmp_path / "split.json")  # fmt: skip
@@ -67,7 +68,7 @@ def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd
     good = Plan("zero_shot", tmp_path / "rows" / "zero_shot",
                 settings.model_copy(update={"rounds": 0}), everyone)  # fmt: skip
     with pytest.raises(CheckpointError, match=r"missing\.pth"):
-        run_plans([broken, good], tmp_path, everyone, 2, False)
+        run_plans([broken, good], tmp_path, everyone, processes, False)
     assert finished(good, everyone)
     assert "Traceback" not in capfd.readouterr().err
 

@@ -1,6 +1,9 @@
 """`--resume` of a comparison: it ends as if nobody had pressed Ctrl-C."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,25 @@ def test_a_comparison_that_was_interrupted_in_a_later_row_ends_the_same(
         one, two = load_file(run / file), load_file(whole / file)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_with_several_processes_too_the_result_is_equal_bit_for_bit(config, tmp_path):
+    command = [sys.executable, "-m", "sim", "--config", str(config), "sim.processes=2", "rounds=60"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    subprocess.run([*command, "--out", str(whole)], check=True)
+    with subprocess.Popen([*command, "--out", str(run)]) as program:
+        while not (run / "rounds" / "0003").exists() and program.poll() is None:
+            time.sleep(0.05)
+        program.kill()
+    assert 3 <= (latest_round(run) or 0) < 60  # in the middle
+    subprocess.run([*command, "--out", str(run), "--resume"], check=True)
+    assert summary(run) == summary(whole)
+    for place in PLACES:
+        file = Path(place) / "final" / "adapter_model.safetensors"
+        one, two = load_file(run / file), load_file(whole / file)
+        assert all(torch.equal(one[name], two[name]) for name in two)
 
 
 def test_other_settings_are_not_resumed(config, whole, capsys):
