@@ -1,7 +1,8 @@
 """The Flower ClientApp: unpack the message, let the site work, pack the answer.
 
-`query` answers who the site is, `train` and `evaluate` what their names say. Messages hold a
-configuration record with the run as JSON; code never travels.
+`query` answers who the site is, `train` and `evaluate` what their names say, `query.farewell` that
+the federation is over. Messages hold a configuration record with the run as JSON; code never
+travels.
 """
 
 from collections.abc import Callable
@@ -10,13 +11,16 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.hospital import Site, evaluate_site, train_site
+from client.policy import check_model, check_run, check_size, check_training, read_run
 from medsa_model import __version__
 from medsa_model.config import RunConfig
-from medsa_model.errors import MedsaError
+from medsa_model.errors import ManifestError, MedsaError
 from medsa_model.logs import logger
-from medsa_model.records import to_arrays, to_metrics, to_state
+from medsa_model.records import Shapes, size_in_bytes, to_arrays, to_metrics, to_state
+from medsa_model.refusals import Reason, Refused
+from medsa_model.state import AdapterState, check_state
 
-SITE_FAILED = 1000  # Flower's own error codes lie below
+FAREWELL = "query.farewell"
 
 
 def make_app(open_site: Callable[[Context], Site]) -> ClientApp:
@@ -26,6 +30,10 @@ def make_app(open_site: Callable[[Context], Site]) -> ClientApp:
     @app.query()
     def query(message: Message, context: Context) -> Message:
         return _answer(message, lambda: _introduce(open_site(context)))
+
+    @app.query("farewell")
+    def farewell(message: Message, context: Context) -> Message:
+        return _answer(message, RecordDict)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -39,16 +47,19 @@ def make_app(open_site: Callable[[Context], Site]) -> ClientApp:
 
 
 def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
-    """Reply with the result; of an error only its kind crosses the wire, details stay here."""
+    """Reply with the result or the refusal; of an error only its kind crosses the wire."""
     try:
         return Message(work(), reply_to=message)
+    except Refused as refused:
+        logger.error("refused: %s", refused)
+        return Message(Error(refused.reason, str(refused)), reply_to=message)
     except MedsaError as error:
         logger.error("%s", error)
-        reason = type(error).__name__
+        kind = type(error).__name__
     except Exception as error:
         logger.exception("unexpected error while answering")
-        reason = type(error).__name__
-    return Message(Error(SITE_FAILED, f"{reason} (details in the site's log)"), reply_to=message)
+        kind = type(error).__name__
+    return Message(Error(Reason.FAILED, f"{kind} (details in the site's log)"), reply_to=message)
 
 
 def _introduce(site: Site) -> RecordDict:
@@ -57,15 +68,28 @@ def _introduce(site: Site) -> RecordDict:
     return RecordDict({"site": facts, "cases": counts})
 
 
-def _train(site: Site, content: RecordDict) -> RecordDict:
+def _unpack(site: Site, content: RecordDict, round_: int) -> tuple[RunConfig, AdapterState, Shapes]:
+    """Run, global state and its shapes, after everything that the site may refuse was checked."""
     order = content.config_records["config"]
-    result = train_site(
-        site,
-        RunConfig.model_validate_json(str(order["run"])),
-        str(order["manifest"]),
-        to_state(content.array_records["arrays"]),
-        int(str(order["round"])),
-    )
+    config = read_run(str(order["run"]), str(order["version"]))
+    check_run(config, site.limits, site.classes, round_)
+    arrays = content.array_records["arrays"]
+    check_size(size_in_bytes(arrays), site.limits)
+    built = site.built(config)
+    check_model(built, str(order["base"]), str(order["manifest"]))
+    try:
+        state = to_state(arrays, built.manifest.shapes)
+        check_state(state, built.manifest.shapes)
+    except ManifestError as error:
+        raise Refused(Reason.OTHER_TENSORS, str(error)) from error
+    return config, state, built.manifest.shapes
+
+
+def _train(site: Site, content: RecordDict) -> RecordDict:
+    round_ = int(str(content.config_records["config"]["round"]))
+    config, state, shapes = _unpack(site, content, round_)
+    check_training(config, site.limits, len(site.parts.get("train", ())))
+    result = train_site(site, config, state, round_)
     metrics = {
         "num-examples": result.examples,
         "images": result.images,
@@ -73,18 +97,16 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         "seconds": result.seconds,
         "memory": result.memory,
     }
-    return RecordDict({"arrays": to_arrays(result.state), "metrics": to_metrics(metrics)})
+    return RecordDict({"arrays": to_arrays(result.state, shapes), "metrics": to_metrics(metrics)})
 
 
 def _evaluate(site: Site, content: RecordDict) -> RecordDict:
-    order = content.config_records["config"]
-    evaluation = evaluate_site(
-        site,
-        RunConfig.model_validate_json(str(order["run"])),
-        str(order["manifest"]),
-        to_state(content.array_records["arrays"]),
-        str(order["part"]),
-    )
+    part = str(content.config_records["config"]["part"])
+    config, state, _ = _unpack(site, content, 0)
+    least = site.limits.least_evaluated_cases
+    if 0 < len(site.parts.get(part, ())) < least:
+        raise Refused(Reason.TOO_FEW_CASES, f"fewer {part} cases than its limit {least}")
+    evaluation = evaluate_site(site, config, state, part)
     scored = len({row.case for row in evaluation.rows})
     metrics: dict[str, float | int] = {"num-examples": scored, "empty": evaluation.empty}
     for prompt, scores in evaluation.summary().items():

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from client.config import Limits
 from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
 from medsa_model.data.frames import Frames, Kept
 from medsa_model.data.sample import Case
-from medsa_model.errors import DataError, ManifestError
+from medsa_model.errors import DataError
 from medsa_model.evaluate import Evaluation, evaluate
 from medsa_model.state import AdapterState, load_adapter_state
 from medsa_model.train import FitResult, fit
@@ -23,6 +24,7 @@ class Site:
 
     `checkpoint` is the site's own copy of the backbone's weights, `None` for the embedded one.
     `workers` are processes that prepare batches. Training frames are kept in memory, in `kept`.
+    `classes` are the names of the structures in its masks, `None` when they are the run's own.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Site:
     checkpoint: Path | None = None
     workers: int = 0
     kept: Kept = field(default_factory=dict, repr=False)
+    classes: Sequence[str] | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def built(self, config: RunConfig) -> Built:
         """The adapted model of this run on this site's device."""
@@ -42,12 +46,9 @@ class Site:
         return Frames(self.parts.get("train", ()), size, self.kept)
 
 
-def train_site(
-    site: Site, config: RunConfig, manifest_sha256: str, state: AdapterState, round_: int
-) -> FitResult:
+def train_site(site: Site, config: RunConfig, state: AdapterState, round_: int) -> FitResult:
     """Train from the global `state` in round `round_` (0 is the first)."""
     built = site.built(config)
-    check_manifest(site, built, manifest_sha256)
     load_adapter_state(built.model, state)
     frames = site.frames(config.model.frame)
     if not frames:
@@ -66,22 +67,9 @@ def train_site(
     )
 
 
-def evaluate_site(
-    site: Site, config: RunConfig, manifest_sha256: str, state: AdapterState, part: str
-) -> Evaluation:
+def evaluate_site(site: Site, config: RunConfig, state: AdapterState, part: str) -> Evaluation:
     """Score the global `state` on the site's cases of `part`."""
     built = site.built(config)
-    check_manifest(site, built, manifest_sha256)
     load_adapter_state(built.model, state)
     cases, kinds = site.parts.get(part, ()), config.prompt.evaluate
     return evaluate(built.model, cases, kinds, config.seed, config.train.precision)
-
-
-def check_manifest(site: Site, built: Built, expected: str) -> None:
-    """Refuse to work with another backbone or other adapters than the coordinator's."""
-    if built.manifest.sha256 != expected:
-        raise ManifestError(
-            f"site {site.name}: this site's model has manifest {built.manifest.sha256[:12]} (base "
-            f"weights {built.manifest.base_sha256[:12]}), the coordinator's is {expected[:12]}; "
-            "both need the same backbone file and the same version of fed-medsa"
-        )

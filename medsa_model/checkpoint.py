@@ -3,10 +3,10 @@
     adapter_model.safetensors   the global adapter state (file names as in PEFT)
     adapter_config.json         what it belongs to: model and adapter sections, manifest
     memory.safetensors          what the strategy keeps, when it keeps anything
-    round.json                  round, sites, loss, scores
+    round.json                  round, sites, loss, scores, sha256 of the tensor files
 
-A round directory is written beside its place and renamed, so it is there whole or not at all.
-`best` and `final` are links.
+A round directory is written beside its place, forced to the disk and renamed, so it is there whole
+or not at all, also after a power failure. `best` and `final` are links.
 """
 
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from medsa_model.backbone import file_sha256
 from medsa_model.errors import CheckpointError
 from medsa_model.state import AdapterState, Manifest
 from medsa_model.strategies import Memory
@@ -48,9 +49,13 @@ def save_round(
         save_file(round_.memory, draft / "memory.safetensors", {"format": "pt"})
     config = {**sections, "manifest": asdict(manifest), "manifest_sha256": manifest.sha256}
     write_json(draft / "adapter_config.json", config)
-    write_json(draft / "round.json", {"round": round_.number, **round_.facts})
+    hashes = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
+    write_json(draft / "round.json", {"round": round_.number, **round_.facts, "sha256": hashes})
+    for path in [*draft.iterdir(), draft]:
+        _to_disk(path)
     shutil.rmtree(place, ignore_errors=True)
     draft.rename(place)
+    _to_disk(place.parent)
     return place
 
 
@@ -69,10 +74,13 @@ def load_round(run: Path, number: int, manifest: Manifest) -> Round:
         memory = load_file(memory_file) if memory_file.exists() else {}
         config = json.loads((place / "adapter_config.json").read_text())
         facts = json.loads((place / "round.json").read_text())
+        hashes = facts.pop("sha256", {})
+        if altered := [n for n, sha256 in hashes.items() if file_sha256(place / n) != sha256]:
+            raise ValueError(f"other content than was written: {', '.join(altered)}")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"rounds/{number:04d} cannot be read ({type(error).__name__}); remove that folder to "
-            "go on from the round before"
+            f"rounds/{number:04d} cannot be read ({type(error).__name__}: {error}); remove that "
+            "folder to go on from the round before"
         ) from error
     if config.get("manifest_sha256") != manifest.sha256:
         raise CheckpointError(
@@ -99,6 +107,15 @@ def read_facts(run: Path, number: int) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+def _to_disk(path: Path) -> None:
+    """Force a file's content or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -3,6 +3,7 @@
 Loaded once at the edge, frozen, passed as arguments. Every problem of a file is printed at once.
 """
 
+import hashlib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,11 @@ class RunConfig(Section):
             include=set(RunConfig.model_fields),
             exclude={"data": {"root"}, "model": {"checkpoint"}},
         )
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the run's settings, by which a site can allow it."""
+        return hashlib.sha256(self.for_sites().encode()).hexdigest()
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -7,7 +7,9 @@
     ├── DataError              an image, a mask or a folder is not what the layout promises
     ├── CheckpointError        a weights file or a run directory is damaged or does not fit
     ├── ManifestError          an adapter state does not fit the model it is loaded into
-    └── FederationError        a round cannot be completed (no quorum, no usable update)
+    ├── FederationError        a round cannot be completed (no quorum, no usable update)
+    ├── ConnectionProblem      the coordinator cannot be reached, or one side refuses the other
+    └── Refused                a site does not do what it was asked for (`refusals.py`)
 
 The message says what, where (key, case or site), what was found, what was expected, what to do.
 """
@@ -35,3 +37,7 @@ class ManifestError(MedsaError):
 
 class FederationError(MedsaError):
     """A round could not be completed."""
+
+
+class ConnectionProblem(MedsaError):
+    """Coordinator and site do not come together: address, certificate, key or clock."""

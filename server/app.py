@@ -6,10 +6,11 @@ the last complete round and ends with the same result.
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from flwr.app import Context, MessageType
+from flwr.app import Context, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from medsa_model.build import Built, build
@@ -24,34 +25,58 @@ from medsa_model.checkpoint import (
 from medsa_model.config import RunConfig
 from medsa_model.errors import FederationError, ManifestError
 from medsa_model.logs import append_metrics, logger
+from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState
 from medsa_model.strategies import Update
-from server.strategy import Node, accept, exchange, introduce, order, read_scores
+from server.exchange import exchange
+from server.flower_private import connected
+from server.strategy import Node, accept, introduce, order, read_scores
+
+LOOK = 0.2  # seconds between two looks at who is connected
+NEWCOMER_SECONDS = 30.0  # longest wait for the introduction of a site that joins during the run
+FAREWELL = f"{MessageType.QUERY}.farewell"
+FAREWELL_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a federation treats sites that are missing.
+
+    It starts with `nodes` connected nodes. The sites of a round together have `timeout` seconds to
+    answer. A round with fewer than `quorum` usable updates is repeated for the missing sites
+    `repeats` times; after that it is skipped when `skip` is true, else it ends the run with a
+    `FederationError`. With `farewell` the sites are told when the federation is over.
+    """
+
+    nodes: int = 1
+    quorum: int = 1
+    timeout: float = 3600.0
+    repeats: int = 0
+    skip: bool = False
+    farewell: bool = False
+
+
+@dataclass
+class Roster:
+    """Who takes part: nodes by site, and the activation of every node that was asked."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    asked: dict[int, str] = field(default_factory=dict)
 
 
 def make_app(
     config: RunConfig,
     run: Path,
+    rules: Rules,
     train_on: Sequence[str] | None = None,
     evaluate_on: Sequence[str] | None = None,
-    quorum: int = 1,
-    nodes: int = 1,
-    timeout: float = 3600.0,
 ) -> ServerApp:
-    """The app of one run; `None` trains or evaluates on every connected site.
-
-    Starts when `nodes` nodes are connected. All sites of a round together have `timeout` seconds
-    to answer. A round with fewer than `quorum` usable updates ends the run with a
-    `FederationError`.
-    """
+    """The app of one run; `None` trains or evaluates on every connected site."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        present = introduce(grid, nodes, timeout)
-        training = [n for n in present if train_on is None or n.site in train_on]
-        scoring = [n for n in present if evaluate_on is None or n.site in evaluate_on]
-        federate(grid, config, run, training, scoring, quorum, timeout)
+        federate(grid, config, run, rules, train_on, evaluate_on)
 
     return app
 
@@ -60,12 +85,14 @@ def federate(
     grid: Grid,
     config: RunConfig,
     run: Path,
-    training: Sequence[Node],
-    scoring: Sequence[Node],
-    quorum: int,
-    timeout: float,
+    rules: Rules,
+    train_on: Sequence[str] | None,
+    evaluate_on: Sequence[str] | None,
 ) -> None:
-    """Run the rounds that are still missing in `run`, then score the final state on test cases."""
+    """Run the rounds that are still missing in `run`, then score the final state on test cases.
+
+    Raises `FederationError` when a round fails by the rules, or when every round was skipped.
+    """
     built = build(config.model, config.adapter, config.seed, torch.device("cpu"))
     sections = {"model": config.model.model_dump(mode="json", exclude={"checkpoint"}),
                 "adapter": config.adapter.model_dump(mode="json")}  # fmt: skip
@@ -75,73 +102,143 @@ def federate(
         save_round(run, current, built.manifest, sections)
     else:
         current = load_round(run, done, built.manifest)
+    roster = Roster()
     while current.number < config.rounds:
         started = time.monotonic()
-        updates = train_round(grid, config, run, built, training, current, quorum, timeout)
-        state, memory = config.strategy.aggregate(current.state, updates, current.memory)
-        number = current.number + 1
-        dice = None
-        if config.evaluate.every and number % config.evaluate.every == 0:
-            dice = evaluate_round(grid, config, run, built, scoring, state, number, "val", timeout)
-        facts: dict[str, object] = {"sites": [n.site for n in training], "validation_dice": dice}
-        current = Round(number, state, memory, facts)
+        training = present(grid, roster, rules, train_on)
+        updates = train_round(grid, config, run, built, training, current, rules)
+        number, dice = current.number + 1, None
+        facts: dict[str, object] = {"sites": sorted(updates)}
+        if updates:
+            ordered = [updates[site] for site in sorted(updates)]
+            state, memory = config.strategy.aggregate(current.state, ordered, current.memory)
+        else:
+            state, memory = current.state, current.memory
+            facts["skipped"] = True
+        if updates and config.evaluate.every and number % config.evaluate.every == 0:
+            scoring = present(grid, roster, rules, evaluate_on)
+            dice = evaluate_round(grid, config, run, built, scoring, state, number, "val", rules)
+        current = Round(number, state, memory, {**facts, "validation_dice": dice})
         save_round(run, current, built.manifest, sections)
-        append_metrics(run, "round", round=number, seconds=round(time.monotonic() - started, 3))
-    evaluate_round(
-        grid, config, run, built, scoring, current.state, current.number, "test", timeout
-    )
+        append_metrics(run, "round", round=number, sites=facts["sites"],
+                       seconds=round(time.monotonic() - started, 3))  # fmt: skip
+    numbers = range(1, current.number + 1)
+    if numbers and all(read_facts(run, number).get("skipped") for number in numbers):
+        raise FederationError(
+            f"none of {len(numbers)} rounds had a usable update of {rules.quorum} sites: nothing "
+            "was trained; the reasons stand in metrics.jsonl"
+        )
+    scoring = present(grid, roster, rules, evaluate_on)
+    evaluate_round(grid, config, run, built, scoring, current.state, current.number, "test", rules)
     link_round(run, "best", best_round(run, current.number))
     link_round(run, "final", current.number)  # the last thing: a run with this link is complete
+    if rules.farewell:
+        say_farewell(grid)
+
+
+def present(grid: Grid, roster: Roster, rules: Rules, wanted: Sequence[str] | None) -> list[Node]:
+    """The connected sites by name; who is new or was restarted introduces itself first.
+
+    Waits for `rules.nodes` nodes at the start and for the quorum later, at most `rules.timeout`
+    seconds.
+    """
+    first = not roster.asked
+    least = rules.nodes if first else rules.quorum
+    deadline = time.monotonic() + rules.timeout
+    while len(nodes := connected(grid)) < least and time.monotonic() < deadline:
+        time.sleep(LOOK)
+    unknown = {i: n.name or None for i, n in nodes.items() if roster.asked.get(i) != n.activated}
+    roster.asked |= {i: nodes[i].activated for i in unknown}
+    timeout = rules.timeout if first else min(rules.timeout, NEWCOMER_SECONDS)
+    for node in introduce(grid, unknown, timeout) if unknown else ():
+        before = roster.nodes.get(node.site)
+        if before and before.node_id != node.node_id and before.node_id in nodes:
+            raise FederationError(f"two nodes say that they are site {node.site!r}")
+        roster.nodes[node.site] = node
+    return [
+        node for site, node in sorted(roster.nodes.items())
+        if node.node_id in nodes and (wanted is None or site in wanted)
+    ]  # fmt: skip
 
 
 def train_round(
     grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node],
-    current: Round, quorum: int, timeout: float,
-) -> list[Update]:  # fmt: skip
-    """Let every site train from the current state; at least `quorum` usable updates are needed."""
+    current: Round, rules: Rules,
+) -> dict[str, Update]:  # fmt: skip
+    """Let every site train from the current state; site -> update, empty for a skipped round.
+
+    A repeated round asks those again that did not answer and did not refuse; what was delivered
+    stays valid, since all train from the same state. Raises `FederationError`.
+    """
+    updates: dict[str, Update] = {}
+    refused: set[str] = set()
+    for attempt in range(rules.repeats + 1):
+        missing = [n for n in sites if n.site not in updates and n.site not in refused]
+        if attempt and missing:
+            append_metrics(run, "repeated", round=current.number + 1, sites=sorted(updates))
+        if missing:
+            needed = rules.quorum - len(updates)
+            ask_to_train(grid, config, run, built, missing, current, rules.timeout, needed,
+                         updates, refused)  # fmt: skip
+        if len(updates) >= max(rules.quorum, 1):
+            return updates
+    number = current.number + 1
+    names = ", ".join(node.site for node in sites if node.site not in updates) or "none connected"
+    text = (
+        f"round {number}: {len(updates)} of {len(sites)} sites sent a usable update, at least "
+        f"{max(rules.quorum, 1)} are needed; missing: {names}; the reasons stand above and in "
+        "metrics.jsonl"
+    )
+    if not rules.skip:
+        raise FederationError(text)
+    logger.warning("%s; the round is skipped", text)
+    append_metrics(run, "skipped", round=number, sites=sorted(updates))
+    return {}
+
+
+def ask_to_train(
+    grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node], current: Round,
+    timeout: float, needed: int, updates: dict[str, Update], refused: set[str],
+) -> None:  # fmt: skip
+    """One exchange of a training round: fills `updates` and `refused` by site."""
     content = order(config, built.manifest, current.state, round=str(current.number))
     targets = {node.node_id: node.site for node in sites}
     cases = {node.site: node.cases.get("train", 0) for node in sites}
-    group, updates = str(current.number + 1), {}
-    for answer in exchange(grid, targets, MessageType.TRAIN, content, group, timeout):
+    number = current.number + 1
+    for answer in exchange(grid, targets, MessageType.TRAIN, content, str(number), timeout, needed):
         try:
             updates[answer.site] = accept(answer, built.manifest, cases[answer.site])
         except ManifestError as error:
+            if answer.message.has_error() and answer.message.error.code > Reason.FAILED:
+                refused.add(answer.site)
             reason = str(error).splitlines()[0]
-            logger.warning("round %s: no update from %s: %s", group, answer.site, reason)
-            append_metrics(run, "rejected", round=int(group), site=answer.site, reason=reason)
+            logger.warning("round %d: no update from %s: %s", number, answer.site, reason)
+            append_metrics(run, "rejected", round=number, site=answer.site, reason=reason)
             continue
         metrics = answer.message.content.metric_records["metrics"]
         append_metrics(
-            run, "train", round=int(group), site=answer.site, loss=metrics["loss"],
+            run, "train", round=number, site=answer.site, loss=metrics["loss"],
             examples=metrics["num-examples"], images=metrics["images"],
             seconds=metrics["seconds"], memory=metrics["memory"],
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
         )  # fmt: skip
-    if len(updates) < max(quorum, 1):
-        missing = ", ".join(site for site in targets.values() if site not in updates)
-        raise FederationError(
-            f"round {group}: {len(updates)} of {len(targets)} sites sent a usable update, at least "
-            f"{max(quorum, 1)} are needed; missing: {missing}; the reasons stand above and in "
-            "metrics.jsonl"
-        )
-    return [updates[site] for site in sorted(updates)]
 
 
 def evaluate_round(
     grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node],
-    state: AdapterState, number: int, part: str, timeout: float,
+    state: AdapterState, number: int, part: str, rules: Rules,
 ) -> float | None:  # fmt: skip
     """Score `state` on the sites' cases of `part`; returns the mean Dice of the main prompt."""
     targets = {node.node_id: node.site for node in sites if node.cases.get(part)}
     content = order(config, built.manifest, state, part=part)
     prompts = [kind.name for kind in config.prompt.evaluate]
     total, cases = 0.0, 0
-    for answer in exchange(grid, targets, MessageType.EVALUATE, content, str(number), timeout):
+    group, timeout = str(number), rules.timeout
+    for answer in exchange(grid, targets, MessageType.EVALUATE, content, group, timeout):
         try:
             scores = read_scores(answer, prompts)
         except ManifestError as error:
-            logger.warning("round %s: no scores from %s: %s", number, answer.site, error)
+            logger.warning("round %d: no scores from %s: %s", number, answer.site, error)
             continue
         append_metrics(
             run, "traffic", round=number, site=answer.site, part=part, empty=scores.empty,
@@ -153,6 +250,14 @@ def evaluate_round(
         dice, _, count = scores.by_prompt.get(prompts[0], (0.0, 0.0, 0))
         total, cases = total + dice * count, cases + count
     return total / cases if cases else None
+
+
+def say_farewell(grid: Grid) -> None:
+    """Tell every connected site that the federation is over, so that its process can end."""
+    targets = {node_id: node.name or str(node_id) for node_id, node in connected(grid).items()}
+    for answer in exchange(grid, targets, FAREWELL, RecordDict(), "0", FAREWELL_SECONDS):
+        if answer.message.has_error():
+            logger.warning("%s did not take the farewell", answer.site)
 
 
 def best_round(run: Path, final: int) -> int:

@@ -1,18 +1,20 @@
 """Which sites get which message, and what of their answers is used."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.errors import FederationError, ManifestError
-from medsa_model.records import serialised_bytes, to_arrays, to_state
+from medsa_model.logs import logger
+from medsa_model.records import to_arrays, to_state
 from medsa_model.state import AdapterState, Manifest, check_state
 from medsa_model.strategies import Update
+from server.exchange import Answer, exchange
 
 
 @dataclass(frozen=True)
@@ -24,29 +26,19 @@ class Node:
     cases: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One site's reply with the bytes of both messages as serialised for the wire."""
+def introduce(grid: Grid, unknown: Mapping[int, str | None], timeout: float) -> list[Node]:
+    """Ask the nodes of `unknown` who they are, for at most `timeout` seconds.
 
-    site: str
-    message: Message
-    sent_bytes: int
-    received_bytes: int
-
-
-def introduce(grid: Grid, expected: int, timeout: float) -> list[Node]:
-    """Wait for `expected` nodes and ask each who it is, for at most `timeout` seconds.
-
-    Sorted by site, so that the order of sums is fixed. Raises `FederationError` when two nodes
-    claim the same site, or when a node's answer is not an introduction.
+    Maps node ids to the names they were registered under, `None` where nobody registered them.
+    Sorted by site, so that the order of sums is fixed; nodes that do not answer are left out, and
+    so are those that claim another name than their key was registered for. Raises
+    `FederationError` when two nodes claim the same site, or when an answer is no introduction.
     """
-    deadline = time.monotonic() + timeout
-    while len(ids := list(grid.get_node_ids())) < expected and time.monotonic() < deadline:
-        time.sleep(0.2)
     nodes: dict[str, Node] = {}
-    targets = {node_id: str(node_id) for node_id in ids}
+    targets = {node_id: name or str(node_id) for node_id, name in unknown.items()}
     for answer in exchange(grid, targets, MessageType.QUERY, RecordDict(), "0", timeout):
         if answer.message.has_error():
+            logger.warning("%s: %s", answer.site, answer.message.error.reason)
             continue
         content = answer.message.content
         try:
@@ -55,46 +47,31 @@ def introduce(grid: Grid, expected: int, timeout: float) -> list[Node]:
             cases = {str(part): int(str(count)) for part, count in counts}
         except (KeyError, ValueError) as error:
             raise FederationError(f"node {answer.site} did not introduce itself") from error
+        registered = unknown[answer.node_id]
+        if registered not in (None, site):
+            logger.warning(
+                "a node says that it is site %r, but its key was registered for %r: it is left "
+                "out; the two must be equal in the kit's site.yaml", site, registered,
+            )  # fmt: skip
+            continue
         if site in nodes:
             raise FederationError(f"two nodes say that they are site {site!r}")
-        nodes[site] = Node(answer.message.metadata.src_node_id, site, cases)
+        nodes[site] = Node(answer.node_id, site, cases)
     return sorted(nodes.values(), key=lambda node: node.site)
 
 
 def order(config: RunConfig, manifest: Manifest, state: AdapterState, **more: str) -> RecordDict:
     """The content of a train or evaluate message: global state, run, manifest."""
-    record = ConfigRecord({"run": config.for_sites(), "manifest": manifest.sha256, **more})
-    return RecordDict({"arrays": to_arrays(state), "config": record})
-
-
-def exchange(
-    grid: Grid,
-    targets: dict[int, str],
-    message_type: str,
-    content: RecordDict,
-    group: str,
-    timeout: float,
-) -> Iterator[Answer]:
-    """Send `content` to all targets (node id to site) and yield answers as they arrive.
-
-    Ends when all have answered or after `timeout` seconds; who is missing then is left out.
-    """
-    sent_bytes = serialised_bytes(content)
-    messages = [
-        Message(content, dst_node_id=node_id, message_type=message_type, group_id=group)
-        for node_id in targets
-    ]
-    pending = dict(zip(grid.push_messages(messages), targets.values(), strict=True))
-    deadline, pause = time.monotonic() + timeout, 0.05
-    while pending and time.monotonic() < deadline:
-        arrived = list(grid.pull_messages(list(pending)))
-        for reply in arrived:
-            site = pending.pop(reply.metadata.reply_to_message_id)
-            size = 0 if reply.has_error() else serialised_bytes(reply.content)
-            yield Answer(site, reply, sent_bytes, size)
-        pause = 0.05 if arrived else min(2 * pause, 1.0)
-        if pending and not arrived:
-            time.sleep(pause)
+    record = {
+        "run": config.for_sites(),
+        "version": __version__,
+        "base": manifest.base_sha256,
+        "manifest": manifest.sha256,
+        **more,
+    }
+    return RecordDict(
+        {"arrays": to_arrays(state, manifest.shapes), "config": ConfigRecord(dict(record))}
+    )
 
 
 def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
@@ -107,7 +84,7 @@ def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
     content = answer.message.content
     if "arrays" not in content.array_records or "metrics" not in content.metric_records:
         raise ManifestError("the answer lacks its arrays or its metrics")
-    state = to_state(content.array_records["arrays"])
+    state = to_state(content.array_records["arrays"], manifest.shapes)
     check_state(state, manifest.shapes)
     metrics = content.metric_records["metrics"]
     examples = metrics.get("num-examples")

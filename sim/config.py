@@ -8,10 +8,10 @@ from pydantic import Field, field_validator
 
 from medsa_model.backbone import Model
 from medsa_model.config import RunConfig, read_yaml, validate
+from medsa_model.data.split import SplitOptions
 from medsa_model.sam import ARCHITECTURES
 from medsa_model.section import Section
 from sim.partition import BySite, Partition
-from sim.split import SplitOptions
 
 
 class Sim(Section):

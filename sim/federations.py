@@ -23,6 +23,7 @@ import torch
 from medsa_model.device import choose_device
 from medsa_model.errors import FederationError, MedsaError
 from medsa_model.logs import logger, set_up
+from server.app import Rules
 from server.app import make_app as make_server_app
 from sim.compare import Plan
 from sim.config import Sim
@@ -171,9 +172,8 @@ def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
     """One federation: the coordinator's app and the sites' app on the chosen engine."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     names = [*sites, POOLED]
-    server = make_server_app(
-        plan.config, plan.folder, plan.train_on, sites, len(plan.train_on), len(names), math.inf
-    )
+    rules = Rules(nodes=len(names), quorum=len(plan.train_on), timeout=math.inf)
+    server = make_server_app(plan.config, plan.folder, rules, plan.train_on, sites)
     if plan.config.sim.engine == "ray":
         run_with_ray(server, run, len(names), wished_processes(plan.config.sim))
     else:

@@ -5,10 +5,8 @@ and `dirichlet` have the same names there. All cases of one patient go to one si
 drawn is a function of (cases, seed), whatever the order of the list.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
@@ -16,26 +14,16 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from medsa_model.data.pairing import first
-from medsa_model.data.sample import Case
+from medsa_model.data.patients import Patient, generator
+from medsa_model.data.split import LEAST_TEST, LEAST_TRAIN
 from medsa_model.errors import DataError
-from medsa_model.logs import logger
 from medsa_model.section import Section
 
 Shares = dict[str, NDArray[np.float64]]
-Placed = dict[str, list["Patient"]]
+Placed = dict[str, list[Patient]]
 
-LEAST_TRAIN, LEAST_TEST = 2, 1  # cases that every site must end with
 GEOMETRIC_RATIO = 0.5  # of a quantity partition that names no law
 ATTEMPTS = 1000  # draws of Dirichlet shares before giving up on the smallest site
-
-
-@dataclass(frozen=True)
-class Patient:
-    """Cases that stay together. `pool` is their official part, "any" when there is none."""
-
-    name: str
-    cases: tuple[Case, ...]
-    pool: str
 
 
 class PartitionSection(Protocol):
@@ -186,39 +174,6 @@ class Dirichlet(Section):
 
 
 Partition = Annotated[BySite | Iid | Dirichlet | Quantity, Field(discriminator="kind")]
-
-
-def group(cases: Iterable[Case]) -> list[Patient]:
-    """The patients of `cases`, sorted by name, each with its cases sorted by id.
-
-    Cases that cannot be used because another case of the patient is in a greater official part
-    are left out.
-    """
-    together: dict[str, list[Case]] = {}
-    for case in sorted(cases, key=lambda case: case.case):
-        together.setdefault(case.patient, []).append(case)
-    patients, left_out = [], []
-    for name, members in sorted(together.items()):
-        # An official "train" part says nothing about where validation and test come from.
-        pools = {
-            case.case: case.part if case.part in ("val", "test") else "any" for case in members
-        }
-        pool = max(pools.values(), key=("any", "val", "test").index)
-        kept = tuple(case for case in members if pools[case.case] == pool)
-        left_out += [case.case for case in members if pools[case.case] != pool]
-        patients.append(Patient(name, kept, pool))
-    if left_out:
-        logger.warning(
-            "%d case(s) are left out: another case of the same patient is in the official "
-            "validation or test part: %s", len(left_out), first(left_out),
-        )  # fmt: skip
-    return patients
-
-
-def generator(seed: int, *purpose: str) -> np.random.Generator:
-    """Random numbers for one purpose, unrelated to those for any other."""
-    digest = hashlib.sha256("\0".join(purpose).encode()).digest()
-    return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32)])
 
 
 def deal(

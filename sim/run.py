@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medsa_model.build import build
+from medsa_model.data.split import read_split, write_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError, MedsaError
 from medsa_model.logs import logger, set_up
@@ -27,7 +28,7 @@ from sim.federations import finished, processes_for, run_plans
 from sim.progress import progress_of
 from sim.results import read_results, write_results
 from sim.sites import POOLED, check_names, open_cases, open_sites
-from sim.split import read_split, split, write_split
+from sim.split import split
 
 INTERRUPTED = 130
 
@@ -71,15 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -> None:
     """Run what is missing of the comparison in `run`, then write its results and report."""
     check_engine(config.sim)
-    # kept for later; now, because a missing weights file must not be found after reading the data
-    build(config.model, config.adapter, config.seed, torch.device("cpu"))
-    if not (run / "split.json").exists():
-        dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
-        check_names(dealt.sites)
-        write_split(dealt, run / "split.json")
-    choose_device(config.sim.device)
-    sites = {n: len(parts["train"]) for n, parts in read_split(run / "split.json").sites.items()}
-    check_data(run)
+    sites = prepare(config, run)
     everything = plans(config, run, sites)
     processes = processes_for(config.sim, len(everything))
     with progress_of(everything, console):
@@ -89,6 +82,23 @@ def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -
     page = write_report(run)
     print_table(run, console)
     console.print(f"Report: {page}")
+
+
+def prepare(config: SimulatedRun, run: Path) -> dict[str, int]:
+    """Split the data of `run` unless that was done; returns training cases by site.
+
+    Raises what is wrong with the weights, the data, the split or the device, before any training.
+    """
+    # kept for later; now, because a missing weights file must not be found after reading the data
+    build(config.model, config.adapter, config.seed, torch.device("cpu"))
+    if not (run / "split.json").exists():
+        dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
+        check_names(dealt.sites)
+        write_split(dealt, run / "split.json")
+    choose_device(config.sim.device)
+    sites = read_split(run / "split.json").sites
+    check_data(run)
+    return {name: len(parts["train"]) for name, parts in sites.items()}
 
 
 def check_engine(sim: Sim) -> None:

@@ -10,10 +10,10 @@ from flwr.app import Context
 from client.hospital import Site
 from medsa_model.data.frames import Kept
 from medsa_model.data.sample import Case
+from medsa_model.data.split import read_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
 from sim.config import SimulatedRun, load_simulation
-from sim.split import read_split
 
 POOLED = "pooled"
 """Name of the virtual site that holds everybody's training cases: the centralised reference."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from client.app import SITE_FAILED, make_app
+from client.app import make_app
+from client.config import Limits
 from client.hospital import Site
 from medsa_model import __version__
 from medsa_model.build import Built, build
@@ -19,6 +20,7 @@ from medsa_model.data.synthetic import Synthetic
 from medsa_model.errors import DataError
 from medsa_model.evaluate import evaluate
 from medsa_model.records import to_arrays, to_state
+from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState, load_adapter_state
 from sim.grid import InProcessGrid
 
@@ -63,14 +65,22 @@ def ask(
 def order(config: RunConfig, coordinator: Built | None = None, **more: str) -> RecordDict:
     """What the coordinator of `config` sends; `coordinator` when it has another model."""
     has = coordinator or built(config)
-    record = {"run": config.for_sites(), "manifest": has.manifest.sha256, "round": "0", **more}
-    return RecordDict({"arrays": to_arrays(has.initial), "config": ConfigRecord(dict(record))})
+    record = {
+        "run": config.for_sites(), "version": "9.9", "base": has.manifest.base_sha256,
+        "manifest": has.manifest.sha256, "round": "0", **more,
+    }  # fmt: skip
+    return RecordDict(
+        {
+            "arrays": to_arrays(has.initial, has.manifest.shapes),
+            "config": ConfigRecord(dict(record)),
+        }
+    )
 
 
-def reason(reply: Message) -> str:
+def reason(reply: Message, code: Reason = Reason.FAILED) -> str:
     """Of an error; everything else that crosses would be in the content, and there is none."""
     assert reply.has_error() and not reply.has_content()
-    assert reply.error.code == SITE_FAILED
+    assert reply.error.code == code
     assert reply.error.reason is not None
     return reply.error.reason
 
@@ -110,8 +120,8 @@ def test_train_answers_what_the_manifest_promises(site):
     config = configuration()
     reply = ask(lambda _: site, "train", order(config))
     assert set(reply.content) == {"arrays", "metrics"}
-    state = to_state(reply.content.array_records["arrays"])
     shapes = built(config).manifest.shapes
+    state = to_state(reply.content.array_records["arrays"], shapes)
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
     assert list(state) == list(shapes)
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in state.values())
@@ -134,41 +144,98 @@ def test_training_begins_at_the_state_that_was_sent(site):
 
     def answer() -> AdapterState:
         reply = ask(lambda _: site, "train", order(config))
-        return to_state(reply.content.array_records["arrays"])
+        shapes = built(config).manifest.shapes
+        return to_state(reply.content.array_records["arrays"], shapes)
 
     one, two = answer(), answer()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 OTHERS = {
-    "other adapters": {"adapter": {"kind": "msa", "ratio": 0.5}},
-    "another backbone": {"model": {"image_size": 32, "weights": "random"}},
-    "another frame": {"model": {"image_size": 64}},
+    "other adapters": ({"adapter": {"kind": "msa", "ratio": 0.5}}, Reason.OTHER_ADAPTERS),
+    "another backbone": ({"model": {"image_size": 32, "weights": "random"}}, Reason.OTHER_BACKBONE),
+    "another frame": ({"model": {"image_size": 64}}, Reason.OTHER_ADAPTERS),
 }
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
-@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_a_site_with_another_model_refuses(site, kind, other):
+@pytest.mark.parametrize(("other", "code"), OTHERS.values(), ids=OTHERS)
+def test_a_site_with_another_model_refuses(site, kind, other, code):
+    """With both fingerprints, so that two people can compare them on the telephone."""
+    theirs, ours = built(configuration(**other)).manifest, built(configuration()).manifest
     content = order(configuration(), built(configuration(**other)), part="test")
-    assert reason(ask(lambda _: site, kind, content)) == (
-        "ManifestError (details in the site's log)"
-    )
+    said = reason(ask(lambda _: site, kind, content), code)
+    pair = (theirs.sha256, ours.sha256)
+    if code is Reason.OTHER_BACKBONE:
+        pair = (theirs.base_sha256, ours.base_sha256)
+    assert all(sha256[:16] in said for sha256 in pair)
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_a_state_that_does_not_fit_is_refused(site, kind):
     content = order(configuration(), part="test")
-    content["arrays"] = ArrayRecord({"w": torch.zeros(2)})
-    assert reason(ask(lambda _: site, kind, content)).startswith("ManifestError (")
+    for arrays, word in (
+        (ArrayRecord({"w": torch.zeros(2)}), "expected one named adapters"),
+        (ArrayRecord({"adapters": torch.zeros(2)}), "expected float32 of"),
+        (ArrayRecord({"adapters": torch.full((158_688,), torch.nan)}), "not finite"),
+    ):
+        content["arrays"] = arrays
+        assert word in reason(ask(lambda _: site, kind, content), Reason.OTHER_TENSORS)
 
 
 def test_nothing_is_read_for_a_coordinator_with_another_model(site):
     site.parts = {part: [raising(AssertionError("read"))] for part in ("train", "test")}
-    other = built(configuration(**OTHERS["other adapters"]))
+    other = built(configuration(adapter={"kind": "msa", "ratio": 0.5}))
     for kind in ("train", "evaluate"):
         content = order(configuration(), other, part="test")
-        assert reason(ask(lambda _: site, kind, content)).startswith("ManifestError (")
+        assert reason(ask(lambda _: site, kind, content), Reason.OTHER_ADAPTERS)
+
+
+LIMITED = {
+    "a run that is not on the list": ({"runs": ("0" * 64,)}, Reason.RUN_NOT_ALLOWED),
+    "too many rounds": ({"rounds": 1}, Reason.OVER_LIMIT),
+    "too many steps": ({"steps": 1}, Reason.OVER_LIMIT),
+    "too large a state": ({"megabytes": 0.1}, Reason.OVER_LIMIT),
+    "too few training cases": ({"least_training_cases": 4}, Reason.TOO_FEW_CASES),
+}
+
+
+@pytest.mark.parametrize(("limits", "code"), LIMITED.values(), ids=LIMITED)
+def test_the_limits_of_a_site_beat_the_wishes_of_the_coordinator(site, limits, code):
+    site.parts = {"train": [raising(AssertionError("read"))] * 3}
+    site.limits = Limits.model_validate(limits)
+    assert reason(ask(lambda _: site, "train", order(configuration())), code)
+
+
+def test_limits_that_are_kept_refuse_nothing(site):
+    config = configuration()
+    size = built(config).manifest.size_in_bytes / 1e6
+    site.limits = Limits(runs=(config.sha256,), rounds=2, steps=2, megabytes=size * 1.05,
+                         least_training_cases=3, least_evaluated_cases=2)  # fmt: skip
+    assert metrics(ask(lambda _: site, "train", order(config)))
+    assert metrics(ask(lambda _: site, "evaluate", order(config, part="test")))
+
+
+def test_scores_of_too_few_cases_are_not_told(site):
+    site.limits = Limits(least_evaluated_cases=3)
+    content = order(configuration(), part="test")
+    assert reason(ask(lambda _: site, "evaluate", content), Reason.TOO_FEW_CASES)
+
+
+def test_structures_by_other_names_are_refused(site):
+    """Else masks of one structure would train the model of another one."""
+    names = tuple(configuration().data.classes)
+    site.classes = names[::-1]
+    said = reason(ask(lambda _: site, "train", order(configuration())), Reason.OTHER_CLASSES)
+    assert ", ".join(names) in said and ", ".join(names[::-1]) in said
+    site.classes = names
+    assert metrics(ask(lambda _: site, "train", order(configuration())))
+
+
+@pytest.mark.parametrize("round_", ["-1", "3"])
+def test_a_round_that_the_run_does_not_have_is_refused(site, round_):
+    content = order(configuration(), round=round_)
+    assert reason(ask(lambda _: site, "train", content), Reason.OVER_LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
@@ -205,8 +272,12 @@ def test_a_message_without_a_proper_order_is_answered_with_an_error(site, kind, 
         del content["config"]
     else:
         content.config_records["config"]["run"] = run
-    expected = "KeyError" if run is None else "ValidationError"
-    assert reason(ask(lambda _: site, kind, content)) == f"{expected} (details in the site's log)"
+    reply = ask(lambda _: site, kind, content)
+    if run is None:
+        assert reason(reply) == "KeyError (details in the site's log)"
+    else:
+        said = reason(reply, Reason.OTHER_SETTINGS)
+        assert "9.9" in said and __version__ in said and "DOE" not in said
 
 
 def test_evaluate_answers_scores_by_prompt(site):

@@ -1,5 +1,6 @@
 """Round directories: whole or not there, self-explaining, refused when damaged or foreign."""
 
+import hashlib
 import json
 
 import pytest
@@ -54,7 +55,22 @@ def test_a_round_explains_itself(tmp_path):
     place = saved(tmp_path, 2, validation_dice=0.5)
     config = json.loads((place / "adapter_config.json").read_text())
     assert config["manifest"]["base_sha256"] == "0" * 64
-    assert json.loads((place / "round.json").read_text()) == {"round": 2, "validation_dice": 0.5}
+    facts = json.loads((place / "round.json").read_text())
+    files = facts.pop("sha256")
+    assert facts == {"round": 2, "validation_dice": 0.5}
+    for name in ("adapter_model.safetensors", "memory.safetensors"):
+        assert files.pop(name) == hashlib.sha256((place / name).read_bytes()).hexdigest()
+    assert not files
+
+
+def test_tensors_that_were_altered_are_refused(tmp_path):
+    """A flipped bit is a finite number like any other; only the hash tells."""
+    path = saved(tmp_path, 3) / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="other content than was written: adapter_model"):
+        load_round(tmp_path, 3, MANIFEST)
 
 
 def test_links_are_replaced(tmp_path):

@@ -1,8 +1,11 @@
 """Adapter states, their manifest, and their way through Flower records."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
-from flwr.app import RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 
 from medsa_model.adapters import Msa
 from medsa_model.errors import ManifestError
@@ -26,15 +29,34 @@ def test_a_state_is_a_copy_and_loads_back(model):
 
 def test_a_state_survives_flower_records_bit_for_bit(model):
     state = adapter_state(model)
-    back = to_state(to_arrays(state))
+    shapes = manifest_of(model, "0" * 64, 48).shapes
+    back = to_state(to_arrays(state, shapes), shapes)
     assert list(back) == list(state)
     assert all(torch.equal(back[n], state[n]) and back[n].dtype == torch.float32 for n in state)
 
 
 def test_the_message_is_as_large_as_its_tensors_and_little_more(model):
     manifest = manifest_of(model, "0" * 64, 48)
-    size = serialised_bytes(RecordDict({"arrays": to_arrays(adapter_state(model))}))
+    size = serialised_bytes(
+        RecordDict({"arrays": to_arrays(adapter_state(model), manifest.shapes)})
+    )
     assert manifest.size_in_bytes < size < 1.05 * manifest.size_in_bytes
+
+
+def test_tensors_travel_in_the_order_of_the_manifest(model):
+    """Whatever the order of the state: the other side has nothing else to tell them apart."""
+    state, shapes = adapter_state(model), manifest_of(model, "0" * 64, 48).shapes
+    turned = to_arrays(dict(reversed(state.items())), shapes)
+    assert all(torch.equal(t, state[n]) for n, t in to_state(turned, shapes).items())
+
+
+def test_a_pickled_array_is_refused():
+    record = ArrayRecord({"adapters": Array(np.zeros(2, np.float32))})
+    file = io.BytesIO()
+    np.save(file, np.array([print, print], dtype=object), allow_pickle=True)
+    record["adapters"].data = file.getvalue()
+    with pytest.raises(ManifestError, match="cannot be read"):
+        to_state(record, {"w": (2,)})
 
 
 @pytest.mark.parametrize(

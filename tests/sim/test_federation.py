@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from medsa_model.build import build
 from medsa_model.checkpoint import latest_round
 from medsa_model.data.frames import Frames
+from medsa_model.data.split import read_split, write_split
 from medsa_model.errors import MedsaError
 from medsa_model.logs import read_metrics
 from medsa_model.state import adapter_state, load_adapter_state
@@ -19,7 +20,7 @@ from sim.config import SimulatedRun
 from sim.directory import choose_directory
 from sim.federations import finished, run_plan
 from sim.sites import POOLED, open_cases, open_sites
-from sim.split import read_split, split, write_split
+from sim.split import split
 from sim.summary import final_scores as scores_of
 from sim.summary import images_seen
 

@@ -15,13 +15,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from medsa_model.data.split import write_split
 from medsa_model.errors import CheckpointError, FederationError
 from sim.compare import Plan, plans
 from sim.config import Sim, load_simulation
 from sim.federations import cores, finished, processes_for, run_plans
 from sim.run import main
 from sim.sites import open_cases
-from sim.split import split, write_split
+from sim.split import split
 
 SMALL = {
     "name": "small",

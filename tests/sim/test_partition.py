@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from medsa_model.data.patients import group
 from medsa_model.data.sample import Case, Sample
+from medsa_model.data.split import PARTS, Split, SplitOptions
 from medsa_model.errors import DataError
 from medsa_model.logs import logger
 from sim.partition import (
@@ -25,9 +27,8 @@ from sim.partition import (
     Quantity,
     deal,
     foreground_quartiles,
-    group,
 )
-from sim.split import PARTS, Split, SplitOptions, split
+from sim.split import split
 
 KINDS = [
     BySite(),

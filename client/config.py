@@ -1,0 +1,86 @@
+"""The site YAML: what a hospital writes for itself. It never leaves the hospital.
+
+Paths are relative to the YAML file. The site's limits beat every wish of the coordinator.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from medsa_model.config import read_yaml, validate
+from medsa_model.data import DataSet
+from medsa_model.data.split import SplitOptions
+from medsa_model.section import Section
+
+
+class Coordinator(Section):
+    """Where the coordinator is."""
+
+    address: str = Field(pattern=r"^[^\s/:]+:\d{1,5}$|^\[[0-9A-Fa-f:]+\]:\d{1,5}$")
+    """`host:port`, an outbound HTTPS connection."""
+    ca: Path | None = Path("ca.crt")
+    """Certificate that the coordinator's must be signed by; empty: the system's authorities."""
+
+
+class Limits(Section):
+    """What this site refuses, whatever the coordinator asks for. Empty: no limit."""
+
+    runs: tuple[str, ...] | None = None
+    """sha256 of the runs that this site takes part in, as `flower-server check` prints them."""
+    rounds: int | None = Field(None, ge=1)
+    """Most rounds of a run."""
+    steps: int | None = Field(None, ge=1)
+    """Most optimisation steps of a round."""
+    megabytes: float | None = Field(None, gt=0)
+    """Largest adapter state, in 10^6 bytes."""
+    least_training_cases: int = Field(1, ge=1)
+    """Fewest training cases to take part with."""
+    least_evaluated_cases: int = Field(1, ge=1)
+    """Fewest cases to report scores of: a mean of few cases says much about each."""
+
+
+class SiteSplit(SplitOptions):
+    """How this site's patients are dealt to training, validation and test cases."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of the draw. Equal seeds and cases give the parts of a simulation."""
+
+
+class SiteConfig(Section):
+    """One hospital."""
+
+    site: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Name of the site, as the coordinator registered it."""
+    coordinator: Coordinator
+    key: Path = Path("site.key")
+    """This site's private key; readable by nobody else."""
+    state: Path = Path("state")
+    """Folder for the split, the log and what must survive a restart. One process at a time."""
+    data: DataSet
+    """The site's images: layout, root, and the structures by the names that the run uses."""
+    origin: str | None = None
+    """Use only the cases that the data set says come from this site; empty: all of them."""
+    split: SiteSplit = SiteSplit()
+    device: str = "auto"
+    """`auto` (the first GPU, else the processor) or a PyTorch device."""
+    workers: int = Field(0, ge=0)
+    """Processes that prepare training batches."""
+    checkpoint: Path | None = None
+    """This site's copy of the official SAM file; empty: the embedded backbone."""
+    limits: Limits = Limits()
+
+
+def load_site(path: Path, overrides: Sequence[str] = ()) -> SiteConfig:
+    """Read a site YAML; its paths become absolute. Raises `ConfigError`."""
+    config = validate(SiteConfig, read_yaml(path), overrides, path.name)
+    base = path.resolve().parent
+    changes: dict[str, object] = {"key": base / config.key, "state": base / config.state}
+    if config.checkpoint:
+        changes["checkpoint"] = base / config.checkpoint
+    if config.coordinator.ca:
+        ca = base / config.coordinator.ca
+        changes["coordinator"] = config.coordinator.model_copy(update={"ca": ca})
+    if config.data.root:
+        changes["data"] = config.data.model_copy(update={"root": base / config.data.root})
+    return config.model_copy(update=changes)

@@ -1,0 +1,95 @@
+"""From the site YAML to an opened site: data, split, device."""
+
+from pathlib import Path
+
+from client.config import SiteConfig
+from client.hospital import Site
+from medsa_model.data.sample import Case
+from medsa_model.data.split import Split, read_split, split_site, write_split
+from medsa_model.device import choose_device
+from medsa_model.errors import ConfigError, DataError
+from medsa_model.logs import logger
+
+LISTED = 5  # case ids in a message
+
+
+def open_site(config: SiteConfig) -> Site:
+    """The site with its cases dealt to parts, as they were dealt the first time.
+
+    Nothing is read but names; `check_cases` reads. Raises `ConfigError` and `DataError`.
+    """
+    cases = {case.case: case for case in open_cases(config)}
+    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parts = settle(config, list(cases.values()))
+    if missing := sorted({n for names in parts.values() for n in names} - cases.keys()):
+        raise DataError(
+            f"site {config.site}: {len(missing)} case(s) of split.json are no longer in the data: "
+            f"{', '.join(missing[:LISTED])}. Put them back, or move {config.state / 'split.json'} "
+            "away to deal all cases anew (test cases then become training cases)"
+        )
+    return Site(
+        config.site,
+        {part: [cases[name] for name in names] for part, names in parts.items()},
+        choose_device(config.device),
+        config.checkpoint,
+        config.workers,
+        classes=config.data.classes,
+        limits=config.limits,
+    )
+
+
+def open_cases(config: SiteConfig) -> list[Case]:
+    """The cases of this site; raises `ConfigError` when a root is needed and missing."""
+    root = config.data.root
+    if root is None and config.data.kind != "synthetic":
+        raise ConfigError("data.root is empty in the site YAML: say where the images lie")
+    cases = config.data.open(root or Path())
+    if config.origin is None:
+        return cases
+    mine = [case for case in cases if case.site == config.origin]
+    if not mine:
+        found = sorted({case.site or "(none)" for case in cases})
+        raise DataError(
+            f"origin is {config.origin!r}, but the cases come from {', '.join(found[:LISTED])}; "
+            "correct origin in the site YAML, or leave it out to use all cases"
+        )
+    return mine
+
+
+def settle(config: SiteConfig, cases: list[Case]) -> dict[str, tuple[str, ...]]:
+    """Part -> case ids: drawn once and kept in the site's state folder.
+
+    Kept, because a case that was tested once must not be trained on when images are added.
+    """
+    place = config.state / "split.json"
+    if place.exists():
+        parts = read_split(place).sites.get(config.site)
+        if parts is None:
+            raise ConfigError(f"{place} belongs to another site: choose another state folder")
+        known = {name for names in parts.values() for name in names}
+        if config.split.labelled is None and (new := [c for c in cases if c.case not in known]):
+            logger.warning(
+                "%d case(s) are not in %s and are not used: %s", len(new), place,
+                ", ".join(case.case for case in new[:LISTED]),
+            )  # fmt: skip
+        return parts
+    parts = split_site(cases, config.site, config.split, config.split.seed)
+    write_split(Split("site", config.split.seed, {config.site: parts}), place)
+    return parts
+
+
+def check_cases(site: Site) -> int:
+    """Read every case once; returns how many have no structure.
+
+    Raises `DataError` for a case that cannot be read, and when no training case has a structure.
+    """
+    empty = 0
+    for part, cases in site.parts.items():
+        bare = sum(not bool(case.load().mask.any()) for case in cases)
+        empty += bare
+        if bare and bare == len(cases) and part == "train":
+            raise DataError(
+                f"site {site.name}: none of its {bare} training cases has a structure (all masks "
+                "are empty), expected at least one; check the export of the masks"
+            )
+    return empty

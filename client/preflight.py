@@ -1,0 +1,130 @@
+"""`client/run.py --check`: all that could stop a site, found before it joins, in one table."""
+
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import distribution, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from client.config import SiteConfig
+from client.connection import SKEW, check_connection, read_key
+from client.opened import check_cases, open_site
+from medsa_model import __version__
+from medsa_model.backbone import file_sha256, verify_official_name
+from medsa_model.device import choose_device, has_bfloat16
+from medsa_model.errors import ConfigError, DataError, MedsaError
+from medsa_model.site_keys import fingerprint
+
+LEAST_FREE = 10**9  # bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table: what was looked at, whether it is all right, and the facts."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def preflight(config: SiteConfig) -> Iterator[Finding]:
+    """Every finding, one after the other; reading all cases takes the longest."""
+    checks: list[tuple[str, Callable[[SiteConfig], str]]] = [
+        ("versions", versions),
+        ("device", device),
+        ("backbone", checkpoint),
+        ("data", data),
+        ("disk", disk),
+        ("key", key),
+        ("coordinator", coordinator),
+    ]
+    for what, check in checks:
+        try:
+            yield Finding(what, True, check(config))
+        except MedsaError as error:
+            yield Finding(what, False, str(error))
+        except OSError as error:
+            yield Finding(what, False, f"{error.filename or ''}: {error.strerror}")
+
+
+def versions(config: SiteConfig) -> str:
+    """Versions, and that the packages really are this project's."""
+    specs = [find_spec(name) for name in ("client", "medsa_model", "server")]
+    own = {Path(str(spec.origin)).resolve().parents[1] for spec in specs if spec}
+    if len(own) > 1:
+        raise ConfigError(
+            f"the packages client, server and medsa_model come from {len(own)} places "
+            f"({', '.join(map(str, sorted(own)))}): another distribution owns one of these names; "
+            "install fed-medsa in an environment of its own"
+        )
+    wanted = next(
+        each.split("==")[1].split(";")[0].strip()
+        for each in distribution("fed-medsa").requires or [] if each.startswith("flwr==")
+    )  # fmt: skip
+    if version("flwr") != wanted:
+        raise ConfigError(f"flwr is {version('flwr')}, this version needs exactly {wanted}")
+    return f"fed-medsa {__version__}, flwr {wanted}, torch {torch.__version__}, Python " + (
+        platform.python_version()
+    )
+
+
+def device(config: SiteConfig) -> str:
+    """The device and its memory."""
+    chosen = choose_device(config.device)
+    if chosen.type != "cuda":
+        return f"{chosen.type} (no GPU: fine for trials, slow for a large backbone)"
+    properties = torch.cuda.get_device_properties(chosen)
+    precision = "bfloat16" if has_bfloat16(chosen) else "float32"
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {precision}"
+
+
+def checkpoint(config: SiteConfig) -> str:
+    """The backbone's file and its sha256, which the coordinator's must equal."""
+    if config.checkpoint is None:
+        return "embedded vit_tiny"
+    if not config.checkpoint.is_file():
+        raise ConfigError(f"checkpoint {config.checkpoint} is not a file")
+    sha256 = file_sha256(config.checkpoint)
+    verify_official_name(config.checkpoint, sha256)
+    return f"{config.checkpoint.name}, sha256 {sha256[:16]}"
+
+
+def data(config: SiteConfig) -> str:
+    """That every case can be read and every mask is legal."""
+    site = open_site(config)
+    empty = check_cases(site)
+    few = len(site.parts["train"]) < config.limits.least_training_cases
+    if few:
+        raise DataError(
+            f"{len(site.parts['train'])} training cases, limits.least_training_cases is "
+            f"{config.limits.least_training_cases}"
+        )
+    counts = ", ".join(f"{len(cases)} {part}" for part, cases in site.parts.items())
+    classes = ", ".join(config.data.classes)
+    return f"{counts} cases; structures {classes}" + (f"; {empty} without any" if empty else "")
+
+
+def disk(config: SiteConfig) -> str:
+    """Room for logs and state."""
+    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    free = shutil.disk_usage(config.state).free
+    if free < LEAST_FREE:
+        raise ConfigError(f"{free / 10**6:.0f} MB are free at {config.state}, expected 1000")
+    return f"{free / 10**9:.0f} GB free"
+
+
+def key(config: SiteConfig) -> str:
+    """The site's private key and who may read it."""
+    return fingerprint(read_key(config.key).public_key())
+
+
+def coordinator(config: SiteConfig) -> str:
+    """Name, port, certificate, door and clock."""
+    skew = check_connection(config)
+    if abs(skew) > SKEW:
+        raise ConfigError(f"this machine's clock differs by {-skew:+.0f} s: set it (NTP)")
+    return f"{config.coordinator.address} answers and knows this site; clocks differ {-skew:+.0f} s"

@@ -1,0 +1,111 @@
+"""`flower-server`: the command of the coordinating site.
+
+flower-server provision --config configs/federation.yaml
+flower-server --config configs/federation.yaml
+flower-server status --config configs/federation.yaml
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from medsa_model.config import RunConfig, load_run
+from medsa_model.errors import MedsaError
+from medsa_model.logs import set_up
+from server.check import check
+from server.config import Federation, load_federation
+from server.coordinate import QuorumMissed, coordinate
+from server.directory import choose_directory
+from server.provision import provision
+from server.queue_of_runs import submit
+from server.revoked import revoke
+from server.status import show_status
+
+QUORUM_MISSED, INTERRUPTED = 3, 130
+COMMANDS = {
+    "start": "run the study of the federation YAML (the default)",
+    "provision": "make certificates, keys and one start-up kit for each hospital",
+    "check": "look for problems before a start; prints the run's sha256",
+    "status": "sites, round, last contact, scores and bytes of a running federation",
+    "revoke": "lock a site's key out, at once and for good",
+    "submit": "give a further run to a coordinator with serve: true",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; exit codes: 0, 1 for an error, 3 when the quorum did not come, 130."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words.pop(0) if words and words[0] in COMMANDS else "start"
+    parser = argparse.ArgumentParser(
+        prog=f"flower-server {command}", description=COMMANDS[command],
+        epilog="commands: " + "; ".join(f"{name}: {text}" for name, text in COMMANDS.items()),
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, required=True, help="federation YAML")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    if command in ("start", "submit", "check"):
+        parser.add_argument("--run", type=Path, help="run YAML in place of the federation's")
+        parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the run")
+    if command == "start":
+        parser.add_argument("--out", type=Path, help="run directory; default RUNS/NAME/TIME")
+        parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    if command == "revoke":
+        parser.add_argument("site", help="name of the site")
+    options = parser.parse_intermixed_args(words)
+    set_up(options.verbose)
+    try:
+        return run_command(command, options)
+    except QuorumMissed as error:
+        print(f"flower-server: {error}", file=sys.stderr)
+        return QUORUM_MISSED
+    except MedsaError as error:
+        print(f"flower-server: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"flower-server: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def run_command(command: str, options: argparse.Namespace) -> int:
+    """One command with its parsed options."""
+    federation = load_federation(options.config)
+    console = Console()
+    if command == "provision":
+        for line in provision(federation):
+            console.print(line, highlight=False, soft_wrap=True)
+        return 0
+    if command == "revoke":
+        console.print(revoke(federation.folder, options.site), highlight=False, soft_wrap=True)
+        return 0
+    if command == "status":
+        return show_status(federation, console)
+    config = load_run(options.run or federation.run, options.override)
+    if command == "check":
+        return check(federation, config, console)
+    if command == "submit":
+        console.print(f"submitted as {submit(federation.folder, config)}", highlight=False)
+        return 0
+    return run_study(federation, config, options)
+
+
+def run_study(federation: Federation, config: RunConfig, options: argparse.Namespace) -> int:
+    """Run a study to its end; Ctrl-C and SIGTERM leave a run that `--resume` continues."""
+    signal.signal(signal.SIGTERM, _end)
+    run = choose_directory(config, federation.runs, options.out, options.resume)
+    try:
+        return coordinate(federation, config, run.resolve())
+    except KeyboardInterrupt:
+        if federation.serve:
+            return 0
+        print(f"\nInterrupted. Go on with --resume --out {run}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

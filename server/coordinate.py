@@ -1,0 +1,265 @@
+"""The life of a coordinator: SuperLink, door, keys, quorum, runs, and what is mended on the way.
+
+::
+
+    flower-server (this process) ── the door: HTTPS, /v1/fleet/* alone ──> hospitals
+     ├─ flower-superlink   on loopback; restarted when it ends, its database goes on
+     └─ server.worker      the round loop of a run; restarted after its last complete round
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from medsa_model.checkpoint import write_json
+from medsa_model.child import start, stop
+from medsa_model.config import RunConfig, load_run
+from medsa_model.errors import ConfigError, FederationError
+from medsa_model.locked import Lock
+from medsa_model.logs import logger
+from server.app import Rules
+from server.config import Federation
+from server.directory import choose_directory
+from server.door import Door, Keys
+from server.flower_private import (
+    NodeRow,
+    bundle,
+    control,
+    list_nodes,
+    register,
+    start_run,
+    stop_run,
+    unregister,
+)
+from server.queue_of_runs import next_run
+from server.revoked import admitted, revoked_keys
+from server.serving import Serving, open_door
+from server.superlink import launch, prepare
+
+LOOK = 0.2  # seconds between looks at the children
+REFRESH = 2.0  # seconds between looks at revoked keys and waiting sites
+RESTARTS = 5  # most restarts of a run's worker
+LEAVE = 5.0  # seconds for sites to hang up after the farewell
+KILLED = (130, 137, 143)  # exit codes of a process that was ended from outside
+
+
+def has_ended(child: "subprocess.Popen[bytes]") -> bool:
+    """Whether a child is no longer there."""
+    return child.poll() is not None
+
+
+class QuorumMissed(FederationError):
+    """Too few sites came to the start; exit code 3."""
+
+
+class Coordinator:
+    """Everything that runs while a federation does; a context manager that ends it all."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.lock = Lock(federation.folder / "lock", "flower-server")
+        self.place = prepare(federation.folder)
+        self.link: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
+        self.serving: Serving | None = None
+        self.refreshed = 0.0
+
+    def __enter__(self) -> "Coordinator":
+        try:
+            self.link = launch(self.place)
+            self.admit()
+            inner = httpx.AsyncClient(
+                base_url=f"https://{self.place.link.address}",
+                verify=str(self.place.link.certificate), timeout=30, trust_env=False,
+            )  # fmt: skip
+            self.serving = open_door(Door(inner, self.keys()), self.federation)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """End the door and both children."""
+        (self.federation.folder / "running.json").unlink(missing_ok=True)
+        if self.worker:
+            stop(self.worker)
+        if self.serving:
+            self.serving.close()
+        if self.link:
+            stop(self.link)
+        self.lock.release()
+
+    def keys(self) -> Keys:
+        """Who the door lets in by the files as they are now."""
+        return Keys(admitted(self.federation), revoked_keys(self.federation.folder))
+
+    def admit(self) -> None:
+        """Register admitted keys at the SuperLink and forget all others; both can be repeated."""
+        keys = admitted(self.federation)
+        client = control(self.place.link)
+        try:
+            for node in list_nodes(client):
+                if node.public_key not in keys and node.status != "unregistered":
+                    unregister(client, node.node_id)
+            for key, name in keys.items():
+                register(client, key, name)
+        finally:
+            client.close()
+
+    def nodes(self) -> list[NodeRow]:
+        """The nodes of the SuperLink."""
+        client = control(self.place.link)
+        try:
+            return list_nodes(client)
+        finally:
+            client.close()
+
+    def is_alone(self) -> bool:
+        """Whether no site is connected any more."""
+        return all(node.status != "online" for node in self.nodes())
+
+    def tend(self) -> None:
+        """Mend what ended and take up what changed; to be called again and again."""
+        if self.link is None or self.link.poll() is not None:
+            logger.warning("flower-superlink ended; it is started again on the same database")
+            self.link = launch(self.place)
+        if time.monotonic() - self.refreshed > REFRESH and self.serving:
+            self.refreshed = time.monotonic()
+            keys = self.keys()
+            if keys != self.serving.door.keys:
+                self.serving.door.keys = keys
+                self.admit()
+                logger.info("took up changed keys: %s", ", ".join(sorted(keys.admitted.values())))
+
+    def wait(self, done: Callable[[], bool], seconds: float, look: float) -> bool:
+        """Tend until `done` or until `seconds` have passed; returns whether it is done."""
+        deadline = time.monotonic() + seconds
+        while not (finished := done()) and time.monotonic() < deadline:
+            self.tend()
+            time.sleep(look)
+        return finished
+
+    def gather(self) -> int:
+        """Wait for all sites, at the end of the wait for the quorum; returns how many came.
+
+        Raises `QuorumMissed`.
+        """
+        wanted, quorum = len(admitted(self.federation)), self.federation.quorum
+        online: set[str] = set()
+
+        def complete() -> bool:
+            now = {node.name for node in self.nodes() if node.status == "online"}
+            for name in sorted(now - online):
+                logger.info("%s is connected (%d of %d sites)", name, len(now), wanted)
+            online.clear()
+            online.update(now)
+            return len(online) >= wanted
+
+        if not self.wait(complete, self.federation.join_seconds, 0.5) and len(online) < quorum:
+            missing = sorted({site.name for site in self.federation.sites} - online)
+            raise QuorumMissed(
+                f"{len(online)} of {wanted} sites connected within join_seconds "
+                f"({self.federation.join_seconds:.0f}), quorum is {quorum}; missing: "
+                f"{', '.join(missing)}. Ask their engineers for `client/run.py --check`"
+            )
+        return len(online)
+
+    def execute(self, config: RunConfig, run: Path, present: int, farewell: bool) -> int:
+        """Run the round loop of `run` to its end over crashes; returns the worker's exit code."""
+        rules = Rules(
+            nodes=min(present, self.federation.quorum), quorum=self.federation.quorum,
+            timeout=self.federation.round_seconds, repeats=self.federation.repeats,
+            skip=self.federation.short_round == "skip", farewell=farewell,
+        )  # fmt: skip
+        content = bundle({"run": config.name, "sha256": config.sha256})
+        for restart in range(RESTARTS + 1):
+            client = control(self.place.link)
+            try:
+                run_id = start_run(client, content)
+            finally:
+                client.close()
+            self.note(run, run_id)
+            link = self.place.link
+            self.worker = start(
+                [
+                    sys.executable, "-m", "server.worker", "--run", str(run),
+                    "--address", link.address, "--certificate", str(link.certificate),
+                    "--secret-file", str(self.place.secret_file),
+                    "--rules", json.dumps(dataclasses.asdict(rules)),
+                ],
+                None, {"FLWR_HOME": str(self.federation.folder / "flower")},
+            )  # fmt: skip
+            self.wait(partial(has_ended, self.worker), float("inf"), LOOK)
+            code = self.worker.returncode
+            if code >= 0 and code not in KILLED:
+                return int(code)
+            logger.warning("the worker ended (%d); restart %d of %d", code, restart + 1, RESTARTS)
+            client = control(self.place.link)
+            try:
+                stop_run(client, run_id)
+            finally:
+                client.close()
+        raise FederationError(
+            f"the worker was ended {RESTARTS + 1} times; go on later with --resume --out {run}"
+        )
+
+    def next_study(self) -> tuple[RunConfig, Path]:
+        """Wait for a submitted run that can be started; returns it with its new directory."""
+        while True:
+            submitted: list[Path] = []
+
+            def came(submitted: list[Path] = submitted) -> bool:
+                if place := next_run(self.federation.folder):
+                    submitted.append(place)
+                return bool(submitted)
+
+            self.wait(came, float("inf"), 1.0)
+            try:
+                config = load_run(submitted[0])
+                return config, choose_directory(config, self.federation.runs, None, resume=False)
+            except ConfigError as error:
+                logger.error("%s", error)
+
+    def note(self, run: Path, run_id: int) -> None:
+        """Write down what `status` and `revoke` need to find this process."""
+        content = {
+            "pid": os.getpid(), "address": self.place.link.address, "health": self.place.health,
+            "certificate": str(self.place.link.certificate), "run": str(run), "run_id": run_id,
+        }  # fmt: skip
+        write_json(self.federation.folder / "running.json", content)
+
+
+def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
+    """Run one federation, or with `serve` every one that is submitted; returns the exit code."""
+    with Coordinator(federation) as coordinator:
+        logger.info(
+            "listening at %s:%d for %s:%d; run %s, sha256 %s",
+            federation.address.listen, federation.address.listen_port or federation.address.port,
+            federation.address.host, federation.address.port, config.name, config.sha256,
+        )  # fmt: skip
+        while True:
+            present = coordinator.gather()
+            code = coordinator.execute(config, run, present, farewell=not federation.serve)
+            if code == 0:
+                logger.info("run %s is complete: %s", config.name, run)
+            if not federation.serve:
+                if code == 0:
+                    coordinator.wait(coordinator.is_alone, LEAVE, 0.5)
+                return code
+            logger.info("waiting for the next run: flower-server submit")
+            config, run = coordinator.next_study()

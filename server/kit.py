@@ -1,0 +1,111 @@
+"""The start-up kit of a hospital: a zip whose folder NAME/ holds all that its engineer needs.
+
+`site.yaml` (complete but for the place of the images), `ca.crt`, `README.md`, and `site.key` unless
+the hospital brought a key of its own. Equal settings give equal contents.
+"""
+
+import io
+import json
+import stat
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from medsa_model import __version__
+from medsa_model.config import RunConfig, read_yaml, validate
+from medsa_model.data.split import SplitOptions
+from medsa_model.errors import ConfigError
+from medsa_model.private_files import PRIVATE, PUBLIC, read_file, write_new
+from medsa_model.sam import ARCHITECTURES
+from medsa_model.site_keys import public_part
+from server.config import Federation
+from server.keys import site_folder
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, bytes]:
+    """File name -> content of the kit of `site`; raises `ConfigError`."""
+    key = site_folder(federation.folder, site) / "site.key"
+    address, host = federation.address, federation.address.host
+    where = f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+    generated = run.data.kind == "synthetic"
+    split = _split(federation.run)
+    values = {
+        "site": site, "federation": federation.name, "address": where, "version": __version__,
+        "with_key": key.exists(), "generated": generated, "seed": run.seed, "split": split,
+        "data": yaml.safe_dump(run.data.model_dump(mode="json", exclude={"root"}), sort_keys=False),
+        "checkpoint": _checkpoint(run),
+        # as JSON, which is YAML: a site may be called 007 or "no"
+        "quoted": {
+            "site": json.dumps(site), "address": json.dumps(where),
+            "origin": json.dumps(site if generated else None),
+            "labelled": json.dumps(split.labelled),
+        },
+    }  # fmt: skip
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True,
+        keep_trailing_newline=True, autoescape=False,  # YAML and Markdown of our own values
+    )  # fmt: skip
+    return {
+        "README.md": environment.get_template("kit.md.j2").render(values).encode(),
+        "site.yaml": environment.get_template("site.yaml.j2").render(values).encode(),
+        "ca.crt": read_file(federation.folder / "ca.crt"),
+        **({"site.key": read_file(key)} if key.exists() else {}),
+    }
+
+
+def write_kit(path: Path, files: Mapping[str, bytes]) -> None:
+    """Pack `files` into a folder named like the zip; raises `ConfigError` when it is there."""
+    packed, now = io.BytesIO(), time.localtime()[:6]
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {"": b"", **files}.items():
+            entry = zipfile.ZipInfo(f"{path.stem}/{name}", now)
+            entry.create_system = 3  # Unix, or the modes are not looked at
+            mode = PUBLIC if name else stat.S_IFDIR | 0o700
+            mode = stat.S_IFREG | PRIVATE if name == "site.key" else mode
+            entry.external_attr = mode << 16
+            archive.writestr(entry, content)
+    write_new(path, packed.getvalue())
+
+
+def changed_in_kit(path: Path, files: Mapping[str, bytes], public: bytes) -> list[str]:
+    """What a kept kit has otherwise than one made now of `files`, in words; comments do not count.
+
+    Raises `ConfigError` when it cannot be read, or its key is not the one whose PEM is `public`.
+    """
+    again = f"move {path} away and run `flower-server provision` again"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = {Path(name).name: archive.read(name) for name in archive.namelist()}
+        kept = yaml.safe_load(found["site.yaml"])
+        kept.items()
+        authority = found["ca.crt"]
+    except (OSError, zipfile.BadZipFile, KeyError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path} is no whole kit ({type(error).__name__}): {again}") from error
+    key = found.get("site.key")
+    if key is not None and public_part(key, f"site.key in {path}") != public:
+        raise ConfigError(f"{path} holds the key of another site.pub than this site's: {again}")
+    new = yaml.safe_load(files["site.yaml"])
+    changed = [name for name in {**new, **kept} if new.get(name) != kept.get(name)]
+    return changed if authority == files["ca.crt"] else ["ca.crt", *changed]
+
+
+def _split(run: Path) -> SplitOptions:
+    """How the run's simulation divides cases, so that a federation uses the same parts."""
+    simulation = read_yaml(run).get("sim")
+    options = simulation.get("split") if isinstance(simulation, dict) else None
+    content = options if isinstance(options, dict) else {}
+    return validate(SplitOptions, content, [], f"{run.name}: sim.split")
+
+
+def _checkpoint(run: RunConfig) -> str | None:
+    """Name of the weights file that every site needs; `None` when it is embedded or random."""
+    if run.model.weights == "random":
+        return None
+    official = ARCHITECTURES[run.model.backbone].official_file
+    return official or (run.model.checkpoint.name if run.model.checkpoint else None)

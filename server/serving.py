@@ -1,0 +1,67 @@
+"""The door on its port: a uvicorn server in a thread of its own."""
+
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from threading import Thread
+
+import uvicorn
+
+from medsa_model.errors import FederationError
+from server.config import Federation
+from server.door import Door
+
+STARTS = 10.0  # seconds to begin listening
+CONNECTIONS = 1000  # most connections at once
+
+
+@dataclass
+class Serving:
+    """A door that is open."""
+
+    door: Door
+    server: uvicorn.Server
+    thread: Thread
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.server.should_exit = self.server.force_exit = True
+        self.thread.join(5)
+
+
+def open_door(door: Door, federation: Federation) -> Serving:
+    """Serve `door` at the federation's address; raises `FederationError`."""
+    address, folder = federation.address, federation.folder
+    port = address.listen_port or address.port
+    certificate, key = folder / "server.crt", folder / "server.key"
+    config = uvicorn.Config(
+        app=door, host=address.listen, port=port, log_level="critical", access_log=False,
+        lifespan="off", limit_concurrency=CONNECTIONS, timeout_keep_alive=30, server_header=False,
+        ssl_certfile=str(certificate) if address.tls else None,
+        ssl_keyfile=str(key) if address.tls else None,
+    )  # fmt: skip
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise FederationError(
+            f"server.crt and server.key in {folder} cannot be used ({error}); do they belong "
+            "together? Move both away and run `flower-server provision`"
+        ) from error
+    server = uvicorn.Server(config)
+    try:
+        family = socket.AF_INET6 if ":" in address.listen else socket.AF_INET
+        listener = socket.create_server((address.listen, port), family=family, backlog=256)
+    except OSError as error:
+        raise FederationError(
+            f"cannot listen at {address.listen}:{port}: {error.strerror}; choose another "
+            "address.listen or address.listen_port, or end the program that uses it"
+        ) from error
+    thread = Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + STARTS
+    while thread.is_alive() and not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if not server.started:
+        raise FederationError(f"the door at {address.listen}:{port} did not open")
+    return Serving(door, server, thread)

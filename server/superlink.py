@@ -1,0 +1,83 @@
+"""Flower's SuperLink as a supervised child on loopback: started, probed, restarted."""
+
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from medsa_model.child import start
+from medsa_model.errors import FederationError
+from server.certificates import make_loopback
+from server.flower_private import SuperLink
+
+STARTS = 60.0  # seconds for the SuperLink to answer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this start's SuperLink is: reached at `link`, probed at `health`, kept in `folder`."""
+
+    folder: Path
+    link: SuperLink
+    key: Path
+    secret_file: Path
+    health: str
+
+
+def prepare(folder: Path) -> Place:
+    """A certificate, a secret and free ports for the SuperLink of this start."""
+    running = folder / "running"
+    running.mkdir(mode=0o700, parents=True, exist_ok=True)
+    certificate, key = make_loopback(running)
+    secret = secrets.token_bytes(32)
+    secret_file = running / "secret"
+    secret_file.unlink(missing_ok=True)
+    descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+    link = SuperLink(f"127.0.0.1:{free_port()}", certificate, secret)
+    return Place(folder, link, key, secret_file, f"127.0.0.1:{free_port()}")
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def launch(place: Place) -> "subprocess.Popen[bytes]":
+    """Start the SuperLink and wait until it answers; raises `FederationError`."""
+    host, port = place.link.address.split(":")
+    certificate = str(place.link.certificate)
+    command = [
+        str(Path(sys.executable).parent / "flower-superlink"),
+        "--host", host, "--port", port, "--isolation", "process",
+        "--ssl-certfile", certificate, "--ssl-keyfile", str(place.key),
+        "--ssl-ca-certfile", certificate,
+        "--enable-supernode-auth", "--database", str(place.folder / "superlink.db"),
+        "--superexec-auth-secret-file", str(place.secret_file),
+        "--health-server-address", place.health,
+        "--disable-runtime-dependency-installation",
+    ]  # fmt: skip
+    log = place.folder / "superlink.log"
+    child = start(command, log, {"FLWR_HOME": str(place.folder / "flower")})
+    deadline = time.monotonic() + STARTS
+    context = ssl.create_default_context(cafile=certificate)
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise FederationError(f"flower-superlink ended at its start; see {log}")
+        try:
+            httpx.get(f"https://{place.link.address}/health", verify=context, timeout=2)
+            return child
+        except httpx.TransportError:
+            time.sleep(0.1)
+    child.kill()
+    raise FederationError(f"flower-superlink did not answer within {STARTS:.0f} s; see {log}")

@@ -1,0 +1,327 @@
+"""Provisioning: complete, private, repeatable; and it notices what does not fit."""
+
+import re
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from client.config import SiteConfig, load_site
+from medsa_model.data.split import split_site
+from medsa_model.errors import ConfigError
+from medsa_model.site_keys import make_key_pair, public_part
+from server.config import Federation, load_federation
+from server.keys import read_public_key
+from server.provision import provision
+from server.revoked import admitted, revoke
+from sim.config import load_simulation
+from sim.split import split
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RUN = {
+    "name": "study", "seed": 5,
+    "data": {"kind": "synthetic", "sites": 3, "cases_per_site": 9, "structures": 2},
+    "sim": {"split": {"test": 0.4, "labelled": 3}},
+}  # fmt: skip
+
+
+def federation(tmp_path, run=None, sites=("site_a", "site_b"), **address) -> Federation:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN | (run or {})))
+    members = [site if isinstance(site, dict) else {"name": site} for site in sites]
+    content = {
+        "name": "f", "folder": "fed", "run": "run.yaml", "quorum": 1, "sites": members,
+        "address": {"host": "coordinator.example.org", **address},
+    }  # fmt: skip
+    (tmp_path / "federation.yaml").write_text(yaml.safe_dump(content))
+    return load_federation(tmp_path / "federation.yaml")
+
+
+def unpack(kit: Path, place: Path) -> Path:
+    with zipfile.ZipFile(kit) as archive:
+        archive.extractall(place)
+    return place / kit.stem
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Bytes, mode and time of change of every file."""
+    return {
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mode, p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*")) if p.is_file()
+    }  # fmt: skip
+
+
+def line(lines, start) -> str:
+    (found,) = [each for each in lines if each.startswith(f"{start}:")]
+    return found
+
+
+def test_everything_is_made_and_closed(tmp_path):
+    provision(federation(tmp_path))
+    folder = tmp_path / "fed"
+    modes = {str(p.relative_to(folder)): stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*")}
+    sites = {f"sites/{s}/site.{kind}" for s in ("site_a", "site_b") for kind in ("pub", "key")}
+    kits = {"kits/site_a.zip", "kits/site_b.zip"}
+    certificates = {"ca.crt", "ca.key", "server.crt", "server.key"}
+    files = {path for path in modes if (folder / path).is_file()}
+    assert files == {*certificates, "revoked.json", ".gitignore", *sites, *kits}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {modes[path] for path in modes if path.endswith((".key", ".zip"))} == {0o600}
+    assert {modes[path] for path in modes if (folder / path).is_dir()} == {0o700}
+
+
+def test_a_second_run_changes_no_byte(tmp_path):
+    first = provision(federation(tmp_path))
+    before = contents(tmp_path / "fed")
+    second = provision(federation(tmp_path))
+    assert contents(tmp_path / "fed") == before
+    assert all("made" in each for each in first) and all("kept" in each for each in second)
+    assert not any("made" in each or "BUT" in each for each in second)
+
+
+def test_a_new_site_gets_its_own_and_the_others_keep_theirs(tmp_path):
+    provision(federation(tmp_path))
+    before = contents(tmp_path / "fed")
+    provision(federation(tmp_path, sites=("site_a", "site_b", "site_c")))
+    after = contents(tmp_path / "fed")
+    assert before.items() <= after.items()
+    assert {path for path in after if path not in before} == {
+        "kits/site_c.zip", "sites/site_c/site.key", "sites/site_c/site.pub",
+    }  # fmt: skip
+
+
+def test_a_kit_holds_what_the_hospital_needs(tmp_path):
+    provision(federation(tmp_path))
+    with zipfile.ZipFile(tmp_path / "fed/kits/site_a.zip") as archive:
+        modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
+        systems = {entry.create_system for entry in archive.infolist()}
+    names = {f"site_a/{name}" for name in ("", "README.md", "site.yaml", "ca.crt", "site.key")}
+    assert set(modes) == names and systems == {3}
+    assert modes["site_a/site.key"] == stat.S_IFREG | 0o600 and modes["site_a/"] & 0o777 == 0o700
+    kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    assert (kit / "ca.crt").read_bytes() == (tmp_path / "fed/ca.crt").read_bytes()
+    assert public_part((kit / "site.key").read_bytes(), "") in admitted(federation(tmp_path))
+    readme = (kit / "README.md").read_text()
+    for words in ("coordinator.example.org:9092", "chmod 600", "--check", "-fingerprint", "limits"):
+        assert words in readme
+
+
+def test_a_kit_over_generated_images_works_as_it_is(tmp_path):
+    """And its parts are those of the simulation."""
+    provision(federation(tmp_path, port=9999))
+    kit = unpack(tmp_path / "fed/kits/site_b.zip", tmp_path)
+    config = load_site(kit / "site.yaml")
+    run = load_simulation(tmp_path / "run.yaml")
+    assert (config.site, config.origin, config.data) == ("site_b", "site_b", run.data)
+    assert config.coordinator.address == "coordinator.example.org:9999"
+    assert config.key == kit / "site.key" and config.coordinator.ca == kit / "ca.crt"
+    mine = [case for case in config.data.open() if case.site == config.origin]
+    simulated = split(run.data.open(), run.sim.partition, run.sim.split, run.seed)
+    parts = split_site(mine, config.site, config.split, config.split.seed)
+    assert parts == simulated.sites["site_b"] and len(parts["train"]) == 3
+
+
+def test_every_key_of_a_site_yaml_is_in_the_kit_with_a_comment(tmp_path):
+    provision(federation(tmp_path))
+    kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    content = yaml.safe_load((kit / "site.yaml").read_text())
+    defaults = SiteConfig.model_validate(content)
+    assert set(content) == set(SiteConfig.model_fields)
+    for name in ("coordinator", "split", "limits"):
+        assert set(content[name]) == set(type(getattr(defaults, name)).model_fields)
+    assert defaults.limits == SiteConfig.model_fields["limits"].default
+    commented = set(re.findall(r"# .*\n *(\w+):", (kit / "site.yaml").read_text()))
+    inner = {key for name in ("coordinator", "split", "limits") for key in content[name]}
+    assert {*content, *inner} - {"coordinator"} <= commented
+
+
+def test_a_kit_for_images_of_its_own_says_what_to_fill_in(tmp_path):
+    data = {"kind": "folder", "root": "/coordinators/own", "classes": ["lesion"]}
+    run = {"data": data, "model": {"backbone": "vit_b", "checkpoint": "/x/sam.pth"}}
+    provision(federation(tmp_path, run, sites=("007", "no")))
+    for site in ("007", "no"):
+        kit = unpack(tmp_path / "fed/kits" / f"{site}.zip", tmp_path)
+        config = load_site(kit / "site.yaml", ["data.root=images"])
+        assert (config.site, config.origin) == (site, None) and config.data.classes == ("lesion",)
+        assert config.data.root == kit / "images" and config.checkpoint is None
+        text = (kit / "site.yaml").read_text()
+        assert text.count("FILL IN:") == 2 and "sam_vit_b_01ec64.pth" in text
+        assert "/coordinators" not in text and "/x/" not in text
+        assert "sam_vit_b_01ec64.pth" in (kit / "README.md").read_text()
+
+
+def test_an_ipv6_address_is_dialled_in_brackets(tmp_path):
+    provision(federation(tmp_path, host="::1"))
+    kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    assert load_site(kit / "site.yaml").coordinator.address == "[::1]:9092"
+
+
+def brought(tmp_path) -> tuple[dict[str, str], Path]:
+    make_key_pair(tmp_path / "own.key", tmp_path / "own.pub", "own")
+    return {"name": "site_a", "public_key": "own.pub"}, tmp_path / "own.pub"
+
+
+def test_a_key_of_the_hospitals_own_is_registered_and_not_in_the_kit(tmp_path):
+    member, public = brought(tmp_path)
+    lines = provision(federation(tmp_path, sites=(member, "site_b")))
+    assert "its own key registered" in line(lines, "site_a")
+    place = tmp_path / "fed/sites/site_a"
+    assert [path.name for path in place.iterdir()] == ["site.pub"]
+    assert (place / "site.pub").read_bytes() == public.read_bytes()
+    kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    assert not (kit / "site.key").exists() and load_site(kit / "site.yaml").site == "site_a"
+    assert "keygen" in (kit / "README.md").read_text()
+    assert admitted(federation(tmp_path))[read_public_key(public, "site_a")] == "site_a"
+
+
+def test_a_brought_key_that_changed_is_an_error(tmp_path):
+    member, public = brought(tmp_path)
+    both = (member, "site_b")
+    provision(federation(tmp_path, sites=both))
+    words = public.read_text().split()
+    public.write_text(" ".join([*words[:2], "another comment"]))
+    provision(federation(tmp_path, sites=both))
+    make_key_pair(tmp_path / "new.key", tmp_path / "new.pub", "new")
+    shutil.copy(tmp_path / "new.pub", public)
+    with pytest.raises(ConfigError, match=r"site site_a: public_key is SHA256.*registered with"):
+        provision(federation(tmp_path, sites=both))
+
+
+def test_one_key_for_two_sites_is_an_error_before_anything_is_made(tmp_path):
+    member, _ = brought(tmp_path)
+    with pytest.raises(ConfigError, match="site_a and site_b have the same public key"):
+        provision(federation(tmp_path, sites=(member, member | {"name": "site_b"})))
+    assert not (tmp_path / "fed/ca.crt").exists()
+
+
+def test_a_revoked_site_is_readmitted_with_a_new_key_alone(tmp_path):
+    fed = federation(tmp_path)
+    provision(fed)
+    revoke(fed.folder, "site_a")
+    told = line(provision(fed), "site_a")
+    assert "KEY REVOKED" in told and "sites/site_a" in told and "kits/site_a.zip" in told
+    shutil.move(fed.folder / "sites/site_a", tmp_path / "away")
+    with pytest.raises(ConfigError, match="holds the key of another"):  # the kit is still the old
+        provision(fed)
+    shutil.move(fed.folder / "kits/site_a.zip", tmp_path / "away.zip")
+    assert "kit made" in line(provision(fed), "site_a")
+    assert set(admitted(fed).values()) == {"site_a", "site_b"}
+
+
+def test_a_revoked_key_cannot_be_brought_again(tmp_path):
+    member, _ = brought(tmp_path)
+    fed = federation(tmp_path, sites=(member,))
+    provision(fed)
+    revoke(fed.folder, "site_a")
+    shutil.rmtree(fed.folder / "sites/site_a")
+    (fed.folder / "kits/site_a.zip").unlink()
+    with pytest.raises(ConfigError, match="is revoked, and that is final"):
+        provision(fed)
+
+
+def test_a_changed_address_is_said_plainly(tmp_path):
+    provision(federation(tmp_path))
+    before = contents(tmp_path / "fed")
+    lines = provision(federation(tmp_path, host="new.example.org", also=["10.0.0.1"]))
+    told = line(lines, "server.crt")
+    assert "IT IS NOT FOR new.example.org, 10.0.0.1" in told and "move server.crt" in told
+    assert "BUT made now it would differ in coordinator:" in line(lines, "site_a")
+    assert contents(tmp_path / "fed") == before
+    for name in ("server.crt", "server.key"):
+        (tmp_path / "fed" / name).unlink()
+    told = line(provision(federation(tmp_path, also=["10.0.0.1"])), "server.crt")
+    assert "made; for coordinator.example.org, 10.0.0.1" in told
+
+
+def test_another_study_is_told_for_kept_kits(tmp_path):
+    provision(federation(tmp_path))
+    told = line(provision(federation(tmp_path, {"seed": 6})), "site_a")
+    assert "differ in split:" in told
+
+
+def test_certificates_of_the_users_own_are_kept(tmp_path):
+    """Without the authority's key, which is elsewhere."""
+    provision(federation(tmp_path))
+    shutil.move(tmp_path / "fed", tmp_path / "other")
+    (tmp_path / "fed").mkdir(mode=0o700)
+    for name in ("ca.crt", "server.crt", "server.key"):
+        shutil.copy(tmp_path / "other" / name, tmp_path / "fed" / name)
+    lines = provision(federation(tmp_path))
+    assert "kept" in line(lines, "ca.crt") and "kept; for" in line(lines, "server.crt")
+    assert not (tmp_path / "fed/ca.key").exists()
+    for name in ("ca.crt", "server.crt", "server.key"):
+        assert (tmp_path / "fed" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def replace(path: str, other: str):
+    return lambda folder, more: shutil.copy(more / other, folder / path)
+
+
+def remove(*names: str):
+    return lambda folder, more: [(folder / name).unlink() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (remove("ca.crt", "server.crt", "server.key"), r"ca\.key is there without ca\.crt"),
+        (remove("ca.crt", "ca.key"), r"server\.crt is there without ca\.crt"),
+        (remove("server.key"), r"server\.crt is there without server\.key"),
+        (remove("server.crt"), r"server\.key is there without server\.crt"),
+        (remove("ca.key", "server.crt", "server.key"), r"ca\.key is missing.*no server\.crt"),
+        (replace("ca.key", "ca.key"), r"ca\.crt and ca\.key do not belong together"),
+        (replace("server.key", "server.key"), r"server\.key do not belong together"),
+        (lambda f, m: [replace(n, n)(f, m) for n in ("ca.crt", "ca.key")], "every hospital would"),
+        (lambda f, m: (f / "ca.crt").write_text("x"), r"ca\.crt is no certificate"),
+        (lambda f, m: (f / "ca.key").write_text("x"), r"ca\.key is no private key"),
+        (lambda f, m: (f / "ca.key").chmod(0o644), r"ca\.key is open .*chmod 600"),
+        (lambda f, m: (f / "server.key").chmod(0o640), r"server\.key is open .*chmod 600"),
+        (lambda f, m: (f / "sites/site_a/site.key").chmod(0o604), r"site\.key is open"),
+        (lambda f, m: f.chmod(0o755), "fed is open .*chmod 700"),
+        (replace("sites/site_a/site.key", "sites/site_b/site.key"), "site_a: .*belong together"),
+        (replace("sites/site_a/site.pub", "sites/site_b/site.pub"), "site_a: .*belong together"),
+        (remove("sites/site_a/site.pub"), r"site\.key: there already"),
+        (replace("kits/site_a.zip", "kits/site_b.zip"), "holds the key of another"),
+        (lambda f, m: (f / "kits/site_a.zip").write_bytes(b"PK"), "no whole kit"),
+        (remove("revoked.json"), "restore it from the backup"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_and_nothing_is_overwritten(tmp_path, tamper, message):
+    (tmp_path / "more").mkdir()
+    provision(federation(tmp_path / "more"))
+    fed = federation(tmp_path)
+    provision(fed)
+    tamper(fed.folder, tmp_path / "more/fed")
+    before = contents(fed.folder)
+    with pytest.raises(ConfigError, match=message):
+        provision(fed)
+    assert contents(fed.folder) == before
+
+
+def test_a_replaced_authority_is_told_for_kept_kits(tmp_path):
+    fed = federation(tmp_path)
+    provision(fed)
+    remove("ca.crt", "ca.key", "server.crt", "server.key")(fed.folder, None)
+    assert "would differ in ca.crt:" in line(provision(fed), "site_a")
+
+
+def test_generated_images_need_the_generators_names(tmp_path):
+    with pytest.raises(ConfigError, match=r"sites: berlin in .*site_a, site_b, site_c"):
+        provision(federation(tmp_path, sites=("site_a", "berlin")))
+    assert not (tmp_path / "fed").exists()
+
+
+def test_the_shipped_federation_fits_its_run(tmp_path):
+    path = CONFIGS / "federation.yaml"
+    assert path.read_text().startswith(
+        "# flower-server provision --config configs/federation.yaml\n"
+    )
+    shipped = load_federation(path)
+    assert shipped.folder.resolve() == CONFIGS.parent / "federation" and shipped.quorum == 2
+    provision(shipped.model_copy(update={"folder": tmp_path / "fed"}))
+    run = load_simulation(shipped.run)
+    names = {site.name for site in shipped.sites}
+    assert names == {case.site for case in run.data.open()}
+    assert {path.stem for path in (tmp_path / "fed/kits").iterdir()} == names
