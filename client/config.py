@@ -68,6 +68,9 @@ class SiteConfig(Section):
     """Processes that prepare training batches."""
     checkpoint: Path | None = None
     """This site's copy of the official SAM file; empty: the embedded backbone."""
+    health: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
+    """`host:port` of Flower's gRPC health service, for orchestrators; empty: a free port that only
+    this machine reaches."""
     limits: Limits = Limits()
 
 

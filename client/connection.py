@@ -134,17 +134,25 @@ def check_certificate(config: SiteConfig) -> None:
 
 def _certificate_advice(error: ssl.SSLCertVerificationError, host: str, where: str) -> str:
     if error.verify_code == CERTIFICATE_EXPIRED:
-        return (f"the certificate of {where} has expired: the coordinator makes a new one with "
-                "`flower-server provision`. If it has not, this machine's clock is wrong")  # fmt: skip
+        return (
+            f"the certificate of {where} has expired: the coordinator makes a new one with "
+            "`flower-server provision`. If it has not, this machine's clock is wrong"
+        )
     if error.verify_code == NOT_YET_VALID:
-        return (f"the certificate of {where} is not valid yet: this machine's clock is behind, or "
-                "the coordinator's was ahead")  # fmt: skip
+        return (
+            f"the certificate of {where} is not valid yet: this machine's clock is behind, or "
+            "the coordinator's was ahead"
+        )
     if error.verify_code in OTHER_NAME:
-        return (f"the certificate of {where} is for another name than {host}: dial a name that it "
-                "has, or let the coordinator add this one to address.also")  # fmt: skip
-    return (f"the certificate of {where} is not signed by this site's coordinator.ca "
-            f"({error.verify_message}): this is not your coordinator, or ca.crt is an old one; "
-            "nothing was sent. Compare fingerprints by telephone")  # fmt: skip
+        return (
+            f"the certificate of {where} is for another name than {host}: dial a name that it "
+            "has, or let the coordinator add this one to address.also"
+        )
+    return (
+        f"the certificate of {where} is not signed by this site's coordinator.ca "
+        f"({error.verify_message}): it is not your coordinator, or ca.crt is an old one; "
+        "nothing was sent. Compare fingerprints by telephone"
+    )
 
 
 def clock_skew(answer: httpx.Response) -> float:

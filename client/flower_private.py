@@ -27,6 +27,7 @@ from flwr.supercore.constant import (
     TaskType,
 )
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -37,6 +38,9 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+# Flower waits for one second when an object of a message is still on its way to the SuperNode.
+(pull_objects.__kwdefaults__ or {}).update(initial_backoff=0.05, backoff_cap=1.0)
 
 APP = "fed-medsa/fed-medsa"
 FILES = {"pyproject.toml", ".info/CONTENT"}
@@ -64,18 +68,15 @@ def acquire(address: str, secret: bytes) -> str | None:
 
     Only tasks for a ClientApp are taken. Raises `httpx.HTTPError` when the SuperNode is away.
     """
-    client = _runtime(
+    with _runtime(
         address,
         RuntimeVersionHttpInterceptor(component_name="SuperExec"),
         SuperExecAuthHttpInterceptor(
             master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
         ),
-    )
-    try:
+    ) as client:
         request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
         return client.AcquireTask(request).token or None
-    finally:
-        client.close()
 
 
 def pull(address: str, token: str) -> Task:
@@ -128,16 +129,13 @@ def answer_for(address: str, memory: str) -> None:
         run_id=message.metadata.run_id, node_id=message.metadata.dst_node_id, node_config={},
         state=RecordDict(), run_config={},
     )  # fmt: skip
-    client = _runtime(
+    with _runtime(
         address,
         RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
         RuntimeTokenHttpInterceptor(token),
-    )
-    try:
+    ) as client:
         push_message(client, reply, context)
         push_task_output(client, None, SubStatus.FAILED, "")
-    finally:
-        client.close()
 
 
 def names_in(content: bytes) -> set[str]:

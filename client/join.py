@@ -24,6 +24,7 @@ from client.connection import FinalProblem, check_connection, open_client, read_
 from client.flower_private import deactivate
 from client.loopback import free_port
 from client.worker import write_secret
+from medsa_model.checkpoint import write_json
 from medsa_model.child import start, stop
 from medsa_model.errors import ConnectionProblem, FederationError
 from medsa_model.locked import Lock
@@ -60,7 +61,10 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
     lock = Lock(config.state / "lock", "client/run.py")
     secret_file = config.state / "secret"
     write_secret(secret_file, secrets.token_hex(32))
-    site = Site(config, file, overrides, free_port(), f"127.0.0.1:{free_port()}", secret_file)
+    health = config.health or f"127.0.0.1:{free_port()}"
+    site = Site(config, file, overrides, free_port(), health, secret_file)
+    running = config.state / "running.json"
+    write_json(running, {"pid": os.getpid(), "health": health})
     try:
         wait_for_coordinator(config)
         end_earlier_node(config)
@@ -88,6 +92,7 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
         for child in (site.worker, site.supernode):
             if child:
                 stop(child)
+        running.unlink(missing_ok=True)
         lock.release()
 
 

@@ -1,5 +1,7 @@
 """`client/run.py --check`: all that could stop a site, found before it joins, in one table."""
 
+import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from medsa_model import __version__
 from medsa_model.backbone import file_sha256, verify_official_name
 from medsa_model.device import choose_device, has_bfloat16
 from medsa_model.errors import ConfigError, DataError, MedsaError
+from medsa_model.health import probe
 from medsa_model.site_keys import fingerprint
 
 LEAST_FREE = 10**9  # bytes
@@ -41,6 +44,7 @@ def preflight(config: SiteConfig) -> Iterator[Finding]:
         ("disk", disk),
         ("key", key),
         ("coordinator", coordinator),
+        ("process", process),
     ]
     for what, check in checks:
         try:
@@ -120,6 +124,18 @@ def disk(config: SiteConfig) -> str:
 def key(config: SiteConfig) -> str:
     """The site's private key and who may read it."""
     return fingerprint(read_key(config.key).public_key())
+
+
+def process(config: SiteConfig) -> str:
+    """Whether this site takes part just now, and how its SuperNode is."""
+    try:
+        facts = json.loads((config.state / "running.json").read_text(encoding="utf-8"))
+        os.kill(int(facts["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return "none is running"
+    if (state := probe(str(facts["health"]))) != "serving":
+        raise ConfigError(f"process {facts['pid']} runs, but its SuperNode {state}")
+    return f"process {facts['pid']} takes part, SuperNode serving"
 
 
 def coordinator(config: SiteConfig) -> str:

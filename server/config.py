@@ -79,6 +79,9 @@ class Federation(Section):
     does not help; `skip` goes on with the next round and records this one as skipped."""
     repeats: int = Field(2, ge=0)
     """How often a short round is repeated."""
+    health: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
+    """`host:port` of Flower's gRPC health service, for orchestrators; empty: a free port that only
+    this machine reaches."""
     serve: bool = False
     """True: after the run wait for further ones (`flower-server submit`); sites stay connected."""
 

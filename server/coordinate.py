@@ -10,6 +10,7 @@
 import dataclasses
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ class Coordinator:
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
         self.lock = Lock(federation.folder / "lock", "flower-server")
-        self.place = prepare(federation.folder)
+        self.place = prepare(federation.folder, federation.health)
         self.link: subprocess.Popen[bytes] | None = None
         self.worker: subprocess.Popen[bytes] | None = None
         self.serving: Serving | None = None
@@ -77,9 +78,10 @@ class Coordinator:
         try:
             self.link = launch(self.place)
             self.admit()
+            context = ssl.create_default_context(cafile=str(self.place.link.certificate))
             inner = httpx.AsyncClient(
-                base_url=f"https://{self.place.link.address}",
-                verify=str(self.place.link.certificate), timeout=30, trust_env=False,
+                base_url=f"https://{self.place.link.address}", verify=context, timeout=30,
+                trust_env=False,
             )  # fmt: skip
             self.serving = open_door(Door(inner, self.keys()), self.federation)
         except BaseException:
@@ -111,23 +113,17 @@ class Coordinator:
     def admit(self) -> None:
         """Register admitted keys at the SuperLink and forget all others; both can be repeated."""
         keys = admitted(self.federation)
-        client = control(self.place.link)
-        try:
+        with control(self.place.link) as client:
             for node in list_nodes(client):
                 if node.public_key not in keys and node.status != "unregistered":
                     unregister(client, node.node_id)
             for key, name in keys.items():
                 register(client, key, name)
-        finally:
-            client.close()
 
     def nodes(self) -> list[NodeRow]:
         """The nodes of the SuperLink."""
-        client = control(self.place.link)
-        try:
+        with control(self.place.link) as client:
             return list_nodes(client)
-        finally:
-            client.close()
 
     def is_alone(self) -> bool:
         """Whether no site is connected any more."""
@@ -188,11 +184,8 @@ class Coordinator:
         )  # fmt: skip
         content = bundle({"run": config.name, "sha256": config.sha256})
         for restart in range(RESTARTS + 1):
-            client = control(self.place.link)
-            try:
+            with control(self.place.link) as client:
                 run_id = start_run(client, content)
-            finally:
-                client.close()
             self.note(run, run_id)
             link = self.place.link
             self.worker = start(
@@ -209,11 +202,8 @@ class Coordinator:
             if code >= 0 and code not in KILLED:
                 return int(code)
             logger.warning("the worker ended (%d); restart %d of %d", code, restart + 1, RESTARTS)
-            client = control(self.place.link)
-            try:
+            with control(self.place.link) as client:
                 stop_run(client, run_id)
-            finally:
-                client.close()
         raise FederationError(
             f"the worker was ended {RESTARTS + 1} times; go on later with --resume --out {run}"
         )

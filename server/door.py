@@ -5,8 +5,9 @@ the workers (Runtime) at one port. The door lets `/v1/fleet/*` through, and that
 (time, signed with a key that is registered and not revoked) which is fresh and was not used before.
 Whoever is turned away is told why in JSON (`{"code": ..., "detail": ...}`), as Flower does.
 
-A site that asks for work and finds none would sleep for three seconds. The door holds such a
-question until there is work, for a few seconds, so that a round does not wait for sleeping sites.
+A site that asks for work and finds none would sleep for three seconds, and one that asks for an
+array that is still being uploaded for one. The door holds such questions until there is an answer,
+for a few seconds, so that a round does not wait for sleeping sites.
 """
 
 import asyncio
@@ -27,11 +28,10 @@ from server.flower_private import (
     PUBLIC_KEY_HEADER,
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
-    is_empty,
+    nothing_yet,
 )
 
 FLEET = "/v1/fleet/"
-PULL = "/v1/fleet/pull-messages"
 REFUSED = "x-medsa-door"  # header of an answer by the door itself
 LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 MiB
 SLOWEST = 60.0  # seconds for a request to arrive
@@ -162,22 +162,20 @@ class Door:
             name: value for name, value in headers.items()
             if name in ("content-type", "accept") or name.startswith("flwr-")
         }  # fmt: skip
-        if path == PULL:
-            return await self._hold(path, body, kept, receive)
-        return await self._forward(path, body, kept)
+        return await self._hold(path, body, kept, receive)
 
     async def _hold(
         self, path: str, body: bytes, headers: dict[str, str], receive: Receive
     ) -> httpx.Response | None:
-        """Ask for work until there is some, or the site hangs up, or it is time to answer."""
+        """Ask until there is an answer, or the site hangs up, or it is time to say: nothing yet."""
         hung_up = asyncio.ensure_future(receive())
         until, pause = time.monotonic() + HOLD, FIRST_PAUSE
         self.held += 1
         try:
             while not hung_up.done():
                 response = await self._forward(path, body, headers)
-                nothing = response.status_code == 200 and is_empty(response.content)
-                if not nothing or time.monotonic() > until:
+                wait = response.status_code == 200 and nothing_yet(path, response.content)
+                if not wait or time.monotonic() > until:
                     return response
                 await asyncio.wait([hung_up], timeout=max(pause, SHARE * self.held))
                 pause = min(1.5 * pause, LONGEST_PAUSE)

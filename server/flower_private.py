@@ -6,7 +6,7 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullTaskInputRequest,
@@ -46,6 +47,7 @@ from flwr.supercore.constant import (
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -63,6 +65,11 @@ TIMESTAMP_HEADER = FLEET_TIMESTAMP_HEADER
 SIGNATURE_HEADER = FLEET_HTTP_SIGNATURE_HEADER
 PUBLISHER = APP = "fed-medsa"
 KEY_IN_USE = 23  # Flower's ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
+
+
+# Flower waits for one second when an object of an answer is still being uploaded, which on this
+# machine takes milliseconds, and has no setting for it.
+(pull_objects.__kwdefaults__ or {}).update(initial_backoff=0.05, backoff_cap=1.0)
 
 
 @dataclass(frozen=True)
@@ -103,9 +110,15 @@ def connected(grid: Grid) -> dict[int, Connected]:
     return {node.node_id: Connected(node.name, node.last_activated_at) for node in grid.get_nodes()}
 
 
-def is_empty(pulled: bytes) -> bool:
-    """Whether the body of an answer to a site's pull holds no message."""
-    return not PullMessagesResponse.FromString(pulled).messages_list
+def nothing_yet(path: str, answer: bytes) -> bool:
+    """Whether the SuperLink's answer tells a site to come again: no message for it, or an object
+    whose upload is not complete."""
+    if path == "/v1/fleet/pull-messages":
+        return not PullMessagesResponse.FromString(answer).messages_list
+    if path == "/v1/fleet/pull-object":
+        response = PullObjectResponse.FromString(answer)
+        return response.object_found and not response.object_available
+    return False
 
 
 def bundle(settings: Mapping[str, str]) -> bytes:
@@ -132,7 +145,7 @@ def control(link: SuperLink) -> ControlHttpClient:
     return ControlHttpClient.from_server_address(
         server_address=link.address,
         insecure=False,
-        root_certificates=str(link.certificate),
+        root_certificates=link.certificate.read_bytes(),
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
 
@@ -179,14 +192,17 @@ def stop_run(client: ControlHttpClient, run_id: int) -> None:
 
 def acquire(link: SuperLink) -> str | None:
     """Take the next pending server task; returns its token, `None` when there is none."""
-    client = _runtime(link, SuperExecAuthHttpInterceptor(
+    secret = SuperExecAuthHttpInterceptor(
         master_secret=link.secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
-    ))  # fmt: skip
-    try:
+    )
+    with RuntimeHttpClient.from_server_address(
+        server_address=link.address,
+        insecure=False,
+        root_certificates=link.certificate.read_bytes(),
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), secret],
+    ) as client:
         request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
         return client.AcquireTask(request).token or None
-    finally:
-        client.close()
 
 
 def execute(link: SuperLink, token: str, app: ServerApp) -> None:
@@ -221,13 +237,3 @@ def execute(link: SuperLink, token: str, app: ServerApp) -> None:
             client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
         heartbeat.stop()
         grid.close()
-
-
-def _runtime(link: SuperLink, *interceptors: object) -> RuntimeHttpClient:
-    version: Callable[..., object] = RuntimeVersionHttpInterceptor
-    return RuntimeHttpClient.from_server_address(
-        server_address=link.address,
-        insecure=False,
-        root_certificates=str(link.certificate),
-        interceptors=[version(component_name="SuperExec"), *interceptors],  # type: ignore[list-item]
-    )

@@ -34,8 +34,8 @@ def show_status(federation: Federation, console: Console) -> int:
     console.print(f"federation {federation.name}: process {running['pid']}, SuperLink {health}")
     console.print(f"run {run}: {progress(run)}", soft_wrap=True)
     try:
-        client = control(SuperLink(running["address"], Path(running["certificate"]), b""))
-        nodes = {node.name: node for node in list_nodes(client) if node.status != "unregistered"}
+        with control(SuperLink(running["address"], Path(running["certificate"]), b"")) as client:
+            nodes = {n.name: n for n in list_nodes(client) if n.status != "unregistered"}
     except (httpx.HTTPError, OSError):
         nodes = {}
         console.print("the SuperLink does not answer: sites are shown by the run's log alone")

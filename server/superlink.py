@@ -31,7 +31,7 @@ class Place:
     health: str
 
 
-def prepare(folder: Path) -> Place:
+def prepare(folder: Path, health: str | None) -> Place:
     """A certificate, a secret and free ports for the SuperLink of this start."""
     running = folder / "running"
     running.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def prepare(folder: Path) -> Place:
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
     link = SuperLink(f"127.0.0.1:{free_port()}", certificate, secret)
-    return Place(folder, link, key, secret_file, f"127.0.0.1:{free_port()}")
+    return Place(folder, link, key, secret_file, health or f"127.0.0.1:{free_port()}")
 
 
 def free_port() -> int:

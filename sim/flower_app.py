@@ -5,9 +5,9 @@ pyproject.toml: `run` (a run YAML), `overrides` (as on the command line of `meds
 (the run directory). One node stands for one site, so `num-supernodes` must be the number of sites.
 Only the federation itself is trained: `medsa-sim --resume` adds the comparison to its directory.
 
-The bundle that Flower sends carries no code: what is installed runs. (Ray lets the nodes look for it
-first where the SuperLink was started; in a checkout that should be the checkout that is installed.)
-The nodes find the run directory by themselves, which works on one machine; real hospitals are what
+The bundle that Flower sends carries no code: what is installed runs. (On the nodes Ray looks first
+in the folder where the SuperLink was started; in a checkout that has to be the installed one.) The
+nodes find the run directory by themselves, which works on one machine; real hospitals are what
 `server` and `client` are for.
 """
 

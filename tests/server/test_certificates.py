@@ -36,9 +36,8 @@ def handshake(certificate: Path, key: Path, trusted: Path, name: str) -> str:
     def serve() -> None:
         connection, _ = listener.accept()
         connection.settimeout(SECONDS)
-        with connection:
-            with contextlib.suppress(OSError):  # the client hangs up
-                serving.wrap_socket(connection, server_side=True).close()
+        with connection, contextlib.suppress(OSError):  # the client hangs up
+            serving.wrap_socket(connection, server_side=True).close()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(SECONDS)

@@ -4,6 +4,7 @@ import re
 import shutil
 import stat
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from client.config import SiteConfig, load_site
 from medsa_model.data.split import split_site
 from medsa_model.errors import ConfigError
 from medsa_model.site_keys import make_key_pair, public_part
+from server.certificate_files import provide_certificates
 from server.config import Federation, load_federation
 from server.keys import read_public_key
 from server.provision import provision
@@ -233,6 +235,18 @@ def test_a_changed_address_is_said_plainly(tmp_path):
         (tmp_path / "fed" / name).unlink()
     told = line(provision(federation(tmp_path, also=["10.0.0.1"])), "server.crt")
     assert "made; for coordinator.example.org, 10.0.0.1" in told
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [(100, "kept; for coordinator.example.org"), (380, "expires soon"), (398, "IT HAS EXPIRED")],
+)
+def test_the_end_of_the_certificate_is_told_in_time(tmp_path, days, told):
+    fed = federation(tmp_path)
+    fed.folder.mkdir(mode=0o700)
+    provide_certificates(fed, datetime.now(UTC) - timedelta(days=days))
+    text = line(provision(fed), "server.crt")
+    assert told in text and ("move server.crt and server.key away" in text) == (days > 367)
 
 
 def test_another_study_is_told_for_kept_kits(tmp_path):

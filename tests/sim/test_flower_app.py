@@ -229,7 +229,7 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(360)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(
     find_spec("ray") is None,
@@ -249,7 +249,7 @@ def test_flwr_run_trains_what_medsa_sim_trains(small, tmp_path, flower):
     words += ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
     done = subprocess.run(
         [str(Path(sys.executable).parent / "flwr"), *words], cwd=app, env=flower, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert f"medsa-sim --config {tmp_path / 'run'}" in done.stdout, done.stdout
