@@ -17,7 +17,7 @@ from client.config import SiteConfig, load_site
 from client.join import join
 from client.preflight import preflight
 from medsa_model.errors import MedsaError
-from medsa_model.logs import set_up
+from medsa_model.logs import log_to_file, set_up
 from medsa_model.site_keys import make_key_pair
 
 
@@ -52,6 +52,7 @@ def take_part(words: list[str]) -> int:
     if options.check:
         return check(config, Console())
     signal.signal(signal.SIGTERM, _end)
+    log_to_file(config.state / "site.log")
     try:
         return join(config, options.config.resolve(), tuple(options.override))
     except KeyboardInterrupt:

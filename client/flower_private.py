@@ -16,18 +16,40 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode, SubStatus
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import (
+    context_from_proto,
+    fab_from_proto,
+    message_from_proto,
+    message_to_proto,
+    run_from_proto,
+)
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
     FLEET_HTTP_SIGNATURE_HEADER,
     TaskType,
 )
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    inflate_object_from_contents,
+    pull_objects,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -37,10 +59,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
-
-# Flower waits for one second when an object of a message is still on its way to the SuperNode.
-(pull_objects.__kwdefaults__ or {}).update(initial_backoff=0.05, backoff_cap=1.0)
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 APP = "fed-medsa/fed-medsa"
 FILES = {"pyproject.toml", ".info/CONTENT"}
@@ -49,11 +68,11 @@ FILES = {"pyproject.toml", ".info/CONTENT"}
 
 @dataclass(frozen=True)
 class Task:
-    """A message to answer, with what came along."""
+    """A message to answer that may still be on its way; heartbeats run from `open_task` on."""
 
     client: RuntimeHttpClient
     heartbeat: HeartbeatSender
-    message: Message
+    tree: ObjectTree
     context: Context
     app: str
     """Flower's id of the app that the run names."""
@@ -79,8 +98,8 @@ def acquire(address: str, secret: bytes) -> str | None:
         return client.AcquireTask(request).token or None
 
 
-def pull(address: str, token: str) -> Task:
-    """Fetch the message of a token; its heartbeats begin, and end with `push`."""
+def open_task(address: str, token: str) -> Task:
+    """Begin with a task; its heartbeats end with `push` or `drop`."""
     client = _runtime(
         address,
         RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
@@ -95,9 +114,41 @@ def pull(address: str, token: str) -> Task:
 
     heartbeat = HeartbeatSender(beat)
     heartbeat.start()
-    message, context, run, fab = pull_task_input(client)
-    intact = hashlib.sha256(fab.content).hexdigest() == run.fab_hash
-    return Task(client, heartbeat, message, context, run.fab_id, fab.content, intact)
+    try:
+        task = client.PullTaskInput(PullTaskInputRequest())
+        pulled = client.PullMessages(PullAppMessagesRequest())
+        if not pulled.message_object_trees:
+            raise ValueError("the SuperNode has no message for this task")
+    except Exception:
+        heartbeat.stop()
+        client.close()
+        raise
+    TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
+    TaskIdentity.node_id = task.context.node_id
+    run = run_from_proto(task.run)
+    content = fab_from_proto(task.fab).content
+    intact = hashlib.sha256(content).hexdigest() == run.fab_hash
+    context, tree = context_from_proto(task.context), pulled.message_object_trees[0]
+    return Task(client, heartbeat, tree, context, run.fab_id, content, intact)
+
+
+def pull(task: Task, seconds: float) -> Message | None:
+    """The message of a task, or `None` when it did not arrive within `seconds`."""
+    node, run_id = Node(node_id=task.context.node_id), task.context.run_id
+    ids = [each.object_id for each in iterate_object_tree(task.tree)]
+    fetch = make_pull_object_fn_protobuf(task.client.PullObject, node, run_id)
+    try:
+        objects = pull_objects(ids, fetch, max_time=seconds, initial_backoff=0.05, backoff_cap=0.2)
+    except ObjectPullError:
+        return None
+    make_confirm_message_received_fn_protobuf(task.client.ConfirmMessageReceived, node, run_id)(
+        task.tree.object_id
+    )
+    message = inflate_object_from_contents(task.tree.object_id, objects)
+    if not isinstance(message, Message):
+        raise ValueError(f"the SuperNode sent a {type(message).__name__}, expected a message")
+    message.metadata.__dict__["_message_id"] = task.tree.object_id
+    return message
 
 
 def push(task: Task, reply: Message) -> None:
@@ -111,10 +162,17 @@ def push(task: Task, reply: Message) -> None:
         task.client.close()
 
 
-def remember(task: Task, token: str) -> str:
+def drop(task: Task) -> None:
+    """End a task whose message never came."""
+    push_task_output(task.client, None, SubStatus.FAILED, "")
+    task.heartbeat.stop()
+    task.client.close()
+
+
+def remember(message: Message, token: str) -> str:
     """What a later process needs to answer for this one: one line, to be kept secret."""
-    message = message_to_proto(remove_content_from_message(task.message)).SerializeToString()
-    return f"{token} {message.hex()}"
+    content = message_to_proto(remove_content_from_message(message)).SerializeToString()
+    return f"{token} {content.hex()}"
 
 
 def answer_for(address: str, memory: str) -> None:

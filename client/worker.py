@@ -23,19 +23,22 @@ from client.flower_private import (
     Task,
     acquire,
     answer_for,
+    drop,
     names_in,
+    open_task,
     pull,
     push,
     remember,
 )
-from client.opened import open_site
+from client.opened import check_cases, open_site
 from medsa_model.child import end_with_parent
 from medsa_model.errors import MedsaError
-from medsa_model.logs import logger, set_up
+from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.refusals import Reason, Refused
 
 PAUSE = 0.05  # seconds between looks for a message
 AWAY = 0.5  # seconds between tries while the SuperNode is away
+ARRIVAL = 2.0  # seconds to wait for a message before looking for a newer one
 DELIVERY = 2.0  # seconds for the SuperNode to send the last answer
 
 
@@ -51,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     set_up(verbose=False)
     try:
         config = load_site(options.config, options.override)
+        log_to_file(config.state / "worker.log")
         site = open_site(config)
+        if empty := check_cases(site):
+            logger.warning("%d case(s) have no structure: not prompted, not scored", empty)
     except MedsaError as error:
         print(f"client/run.py: {error}", file=sys.stderr)
         return 1
@@ -72,26 +78,25 @@ def serve(app: ClientApp, address: str, secret: bytes, unfinished: Path) -> None
                 memory = unfinished.read_text()
                 unfinished.unlink()
                 answer_for(address, memory)
-            token = acquire(address, secret)
-            task = pull(address, token) if token else None
+            taken = take(address, secret)
         except (httpx.HTTPError, RuntimeError, ValueError):
             time.sleep(AWAY)  # the SuperNode is away, or has given the message up
             continue
-        if token is None or task is None:
+        if taken is None:
             time.sleep(PAUSE)
             continue
-        write_secret(unfinished, remember(task, token))
-        kind = task.message.metadata.message_type
-        started = time.monotonic()
-        reply = answer(app, task)
+        task, message, token = taken
+        write_secret(unfinished, remember(message, token))
+        kind, started = message.metadata.message_type, time.monotonic()
+        reply = answer(app, task, message)
         try:
             push(task, reply)
         except (httpx.HTTPError, RuntimeError) as error:
-            logger.warning("the answer was not taken (%s): asked again, it is worked out again",
-                           type(error).__name__)  # fmt: skip
+            kind_of_error = type(error).__name__
+            logger.warning("the answer was not taken (%s); it is asked for again", kind_of_error)
         unfinished.unlink(missing_ok=True)
         logger.info(
-            "%s, round %s: %s in %.1f s", kind, task.message.metadata.group_id,
+            "%s, round %s: %s in %.1f s", kind, message.metadata.group_id,
             "refused or failed" if reply.has_error() else "answered", time.monotonic() - started,
         )  # fmt: skip
         if kind == FAREWELL:
@@ -99,14 +104,35 @@ def serve(app: ClientApp, address: str, secret: bytes, unfinished: Path) -> None
             return
 
 
-def answer(app: ClientApp, task: Task) -> Message:
+def take(address: str, secret: bytes) -> tuple[Task, Message, str] | None:
+    """The next message with its task and token; `None` when there is none.
+
+    The SuperNode hands out a task before its message has arrived, and handles one message at a
+    time: when there is a newer task, the message of this one will never come.
+    """
+    token = acquire(address, secret)
+    if token is None:
+        return None
+    task = open_task(address, token)
+    try:
+        while (message := pull(task, ARRIVAL)) is None:
+            if newer := acquire(address, secret):
+                drop(task)
+                token, task = newer, open_task(address, newer)
+    except (httpx.HTTPError, RuntimeError, ValueError):
+        drop(task)
+        raise
+    return task, message, token
+
+
+def answer(app: ClientApp, task: Task, message: Message) -> Message:
     """What the installed app says, or why the run is refused before it is asked."""
     try:
         check_bundle(task)
     except Refused as refused:
         logger.error("refused: %s", refused)
-        return Message(Error(refused.reason, str(refused)), reply_to=task.message)
-    return app(message=task.message, context=task.context)
+        return Message(Error(refused.reason, str(refused)), reply_to=message)
+    return app(message=message, context=task.context)
 
 
 def check_bundle(task: Task) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import httpx
 
@@ -32,6 +33,7 @@ from server.config import Federation
 from server.directory import choose_directory
 from server.door import Door, Keys
 from server.flower_private import (
+    ControlHttpClient,
     NodeRow,
     bundle,
     control,
@@ -49,8 +51,11 @@ from server.superlink import launch, prepare
 LOOK = 0.2  # seconds between looks at the children
 REFRESH = 2.0  # seconds between looks at revoked keys and waiting sites
 RESTARTS = 5  # most restarts of a run's worker
+TRIES = 30  # most tries to ask the SuperLink, one a second
 LEAVE = 5.0  # seconds for sites to hang up after the farewell
 KILLED = (130, 137, 143)  # exit codes of a process that was ended from outside
+
+T = TypeVar("T")
 
 
 def has_ended(child: "subprocess.Popen[bytes]") -> bool:
@@ -113,17 +118,32 @@ class Coordinator:
     def admit(self) -> None:
         """Register admitted keys at the SuperLink and forget all others; both can be repeated."""
         keys = admitted(self.federation)
-        with control(self.place.link) as client:
+
+        def register_them(client: ControlHttpClient) -> None:
             for node in list_nodes(client):
                 if node.public_key not in keys and node.status != "unregistered":
                     unregister(client, node.node_id)
             for key, name in keys.items():
                 register(client, key, name)
 
+        self.ask(register_them)
+
     def nodes(self) -> list[NodeRow]:
         """The nodes of the SuperLink."""
-        with control(self.place.link) as client:
-            return list_nodes(client)
+        return self.ask(list_nodes)
+
+    def ask(self, question: Callable[[ControlHttpClient], T]) -> T:
+        """Ask the SuperLink, over a restart of it; raises `FederationError`."""
+        for _ in range(TRIES):
+            try:
+                with control(self.place.link) as client:
+                    return question(client)
+            except httpx.TransportError:
+                self.tend()
+                time.sleep(1.0)
+        raise FederationError(
+            f"the SuperLink does not answer; see {self.federation.folder / 'superlink.log'}"
+        )
 
     def is_alone(self) -> bool:
         """Whether no site is connected any more."""
@@ -184,8 +204,7 @@ class Coordinator:
         )  # fmt: skip
         content = bundle({"run": config.name, "sha256": config.sha256})
         for restart in range(RESTARTS + 1):
-            with control(self.place.link) as client:
-                run_id = start_run(client, content)
+            run_id = self.ask(partial(start_run, content=content))
             self.note(run, run_id)
             link = self.place.link
             self.worker = start(
@@ -202,8 +221,7 @@ class Coordinator:
             if code >= 0 and code not in KILLED:
                 return int(code)
             logger.warning("the worker ended (%d); restart %d of %d", code, restart + 1, RESTARTS)
-            with control(self.place.link) as client:
-                stop_run(client, run_id)
+            self.ask(partial(stop_run, run_id=run_id))
         raise FederationError(
             f"the worker was ended {RESTARTS + 1} times; go on later with --resume --out {run}"
         )
@@ -250,6 +268,8 @@ def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
             if not federation.serve:
                 if code == 0:
                     coordinator.wait(coordinator.is_alone, LEAVE, 0.5)
+                else:
+                    logger.error("the run ended early; go on with --resume --out %s", run)
                 return code
             logger.info("waiting for the next run: flower-server submit")
             config, run = coordinator.next_study()

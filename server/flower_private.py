@@ -44,7 +44,7 @@ from flwr.supercore.constant import (
     FLEET_HTTP_SIGNATURE_HEADER,
     TaskType,
 )
-from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.control import ControlHttpClient as ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import pull_objects

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from server.cli import main as flower_server
 from sim.run import main as simulate
+from tests.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site_a", "site_b", "site_c")
@@ -106,13 +106,6 @@ class Federation:
     def final(self) -> dict[str, Tensor]:
         """The final state."""
         return load_file(self.run / "final" / "adapter_model.safetensors")
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -53,25 +53,27 @@ clientapp = "client.app:app"
         nodes = {node_id: node.name for node_id, node in connected(grid).items()}
         replies.extend(exchange(grid, nodes, MessageType.QUERY, RecordDict(), "0", 60))
 
-    with federation_at(tmp_path / "f", RUN, quorum=1) as federation:
-        with Coordinator(load_federation(federation.config)) as coordinator:
-            federation.start_site("site_a")
-            federation.wait("connection", lambda: not coordinator.is_alone())
-            link = coordinator.place.link
-            with control(link) as client:
-                start_run(client, bundle)
-            token = acquire(link)
-            assert token
-            execute(link, token, hostile)
-            (reply,) = replies
-            assert reply.site == "site_a" and reply.message.error.code == Reason.BUNDLE
-            assert "executes only what is installed" in str(reply.message.error.reason)
-            assert not marker.exists()
-            assert "refused" in federation.output("site_a")
-            site = federation.processes["site_a"]
-            assert site.poll() is None
-            site.send_signal(signal.SIGTERM)
-            assert federation.wait_for_end(20) == {"site_a": 0}
+    with (
+        federation_at(tmp_path / "f", RUN, quorum=1) as federation,
+        Coordinator(load_federation(federation.config)) as coordinator,
+    ):
+        federation.start_site("site_a")
+        federation.wait("connection", lambda: not coordinator.is_alone())
+        link = coordinator.place.link
+        with control(link) as client:
+            start_run(client, bundle)
+        token = acquire(link)
+        assert token
+        execute(link, token, hostile)
+        (reply,) = replies
+        assert reply.site == "site_a" and reply.message.error.code == Reason.BUNDLE
+        assert "executes only what is installed" in str(reply.message.error.reason)
+        assert not marker.exists()
+        assert "refused" in federation.output("site_a")
+        site = federation.processes["site_a"]
+        assert site.poll() is None
+        site.send_signal(signal.SIGTERM)
+        assert federation.wait_for_end(20) == {"site_a": 0}
     assert not marker.exists() and not list(tmp_path.rglob("flower/apps"))
 
 

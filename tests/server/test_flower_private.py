@@ -42,7 +42,7 @@ def test_our_bundle_carries_no_code_and_is_the_same_every_time():
     content = bundle({"run": "small", "sha256": "0" * 64})
     assert set(names_in(content)) == client.flower_private.FILES
     assert content == bundle({"run": "small", "sha256": "0" * 64})
-    assert client.flower_private.APP == f"{PUBLISHER}/{APP}"
+    assert f"{PUBLISHER}/{APP}" == client.flower_private.APP
 
 
 def test_telemetry_and_update_checks_are_off_before_flower_is_imported():
