@@ -84,20 +84,19 @@ def check_connection(config: SiteConfig) -> float:
                 f"({type(error).__name__}): is it a fed-medsa coordinator?"
             ) from error
     skew = clock_skew(answer)
+    if answer.status_code >= 500:  # the door's own too: the SuperLink behind it is restarting
+        raise ConnectionProblem(
+            f"the coordinator at {config.coordinator.address} is not ready "
+            f"(HTTP {answer.status_code})"
+        )
     if DOOR in answer.headers:
         content = answer.json()
         raise FinalProblem(
             f"the coordinator turns this site away: {content['detail']}"
             + advice_on(int(content["code"]), skew)
         )
-    if answer.status_code >= 500:
-        raise ConnectionProblem(
-            f"the coordinator at {config.coordinator.address} is not ready "
-            f"(HTTP {answer.status_code})"
-        )
-    if (
-        answer.status_code != httpx.codes.UNAUTHORIZED
-    ):  # what Flower says to a question about no run
+    no_run = httpx.codes.UNAUTHORIZED  # what Flower says to a question about none
+    if answer.status_code != no_run:
         raise FinalProblem(
             f"{config.coordinator.address} answers (HTTP {answer.status_code}), but not as a "
             "fed-medsa coordinator: check coordinator.address"
@@ -115,6 +114,11 @@ def check_certificate(config: SiteConfig) -> None:
             context.wrap_socket(plain, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
         raise FinalProblem(_certificate_advice(error, host, where)) from error
+    except ssl.SSLEOFError as error:  # also a proxy whose coordinator is away
+        raise ConnectionProblem(
+            f"{where} closed the connection before it began: the coordinator is not running, or a "
+            "proxy in between does not let this site through"
+        ) from error
     except ssl.SSLError as error:
         raise FinalProblem(
             f"{where} does not speak TLS ({error.reason}): it is another service, or a proxy in "
@@ -124,6 +128,10 @@ def check_certificate(config: SiteConfig) -> None:
         raise ConnectionProblem(
             f"the name {host} is not known here ({error.strerror}): check coordinator.address and "
             "this machine's DNS"
+        ) from error
+    except UnicodeError as error:
+        raise FinalProblem(
+            f"{host} cannot be the name of a computer ({error}): check coordinator.address"
         ) from error
     except OSError as error:
         raise ConnectionProblem(

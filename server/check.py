@@ -16,6 +16,7 @@ from medsa_model.build import build
 from medsa_model.config import RunConfig
 from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.health import probe
+from server.certificate_names import missing_names
 from server.certificates import describe
 from server.config import Federation
 from server.revoked import admitted
@@ -80,8 +81,8 @@ def certificate(federation: Federation, _: RunConfig) -> str:
         raise ConfigError(f"{path} is missing: `flower-server provision`")
     names, begins, ends = describe(path)
     now = datetime.now(UTC)
-    wanted = {federation.address.host, *federation.address.also}
-    if missing := sorted(wanted - set(names)):
+    wanted = (federation.address.host, *federation.address.also)
+    if missing := missing_names(names, wanted):
         raise ConfigError(
             f"{path} is not for {', '.join(missing)} but for {', '.join(names)}: move "
             "server.crt and server.key away and run `flower-server provision`"

@@ -156,7 +156,11 @@ class Coordinator:
             self.link = launch(self.place)
         if time.monotonic() - self.refreshed > REFRESH and self.serving:
             self.refreshed = time.monotonic()
-            keys = self.keys()
+            try:
+                keys = self.keys()
+            except ConfigError as error:
+                logger.error("%s; the keys of before stay in force", error)
+                return
             if keys != self.serving.door.keys:
                 self.serving.door.keys = keys
                 self.admit()

@@ -13,6 +13,7 @@ for a few seconds, so that a round does not wait for sleeping sites.
 import asyncio
 import binascii
 import datetime
+import re
 import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -23,6 +24,7 @@ import httpx
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from server.flower_private import (
     PUBLIC_KEY_HEADER,
@@ -31,7 +33,7 @@ from server.flower_private import (
     nothing_yet,
 )
 
-FLEET = "/v1/fleet/"
+FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # no dots, no second encoding: it is passed on as it is
 REFUSED = "x-medsa-door"  # header of an answer by the door itself
 LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 MiB
 SLOWEST = 60.0  # seconds for a request to arrive
@@ -68,18 +70,22 @@ class Keys:
 
 @dataclass
 class Stamps:
-    """Signatures seen, with the time (`time.monotonic()`) from which a clock alone refuses them."""
+    """Signatures seen, with the time (`time.monotonic()`) from which a clock alone refuses them.
 
-    seen: dict[bytes, float] = field(default_factory=dict)
+    Of a signature (r, s) only r is kept: whoever has one can make (r, -s), which is valid too.
+    """
+
+    seen: dict[int, float] = field(default_factory=dict)
 
     def use(self, signature: bytes) -> bool:
-        """Whether this signature is new; it is used up now."""
+        """Whether this signature (DER, valid) is new; it is used up now."""
+        r, _ = decode_dss_signature(signature)
         now = time.monotonic()
         if len(self.seen) > 10_000:
             self.seen = {each: until for each, until in self.seen.items() if until > now}
-        if self.seen.get(signature, 0.0) > now:
+        if self.seen.get(r, 0.0) > now:
             return False
-        self.seen[signature] = now + 2 * TOLERANCE + 60
+        self.seen[r] = now + 2 * TOLERANCE + 60
         return True
 
 
@@ -104,9 +110,10 @@ def check_stamp(headers: Mapping[str, str], keys: Keys, stamps: Stamps) -> str:
         )  # fmt: skip
     try:
         key = serialization.load_pem_public_key(public_key)
-        assert isinstance(key, ec.EllipticCurvePublicKey)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise ValueError("not on an elliptic curve")
         key.verify(signature, stamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm, AssertionError):
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         raise Refusal(401, 9005, "the signature does not belong to this key and stamp") from None
     if not stamps.use(signature):
         raise Refusal(401, 9006, "this stamp was used before: the request is a copy")
@@ -126,8 +133,9 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"the door answers http, not {scope['type']}")
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         try:
             response = await self._answer(scope, receive)
         except Refusal as refusal:
@@ -145,10 +153,18 @@ class Door:
         )
         await send({"type": "http.response.body", "body": response.content})
 
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """From the server's start to its end, at which the way to the SuperLink is closed."""
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.inner.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
     async def _answer(self, scope: Scope, receive: Receive) -> httpx.Response | None:
         """The SuperLink's answer, `None` when the site hung up while it was held."""
         path = str(scope["path"])
-        if not path.startswith(FLEET) or ".." in path or scope["method"] != "POST":
+        if not FLEET.fullmatch(path) or scope["method"] != "POST":
             raise Refusal(404, 9000, "there is nothing here")
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]

@@ -37,7 +37,8 @@ class Answer:
 class Pending:
     """What was sent to a node last: the message's id, the node's activation, and how often."""
 
-    message_id: str | None
+    message_id: str
+    """Empty when the SuperLink did not take it."""
     activated: str
     attempts: int
     lost: Message | None = None
@@ -60,12 +61,12 @@ def exchange(
     """
     sent_bytes = serialised_bytes(content)
 
-    def send(node_ids: list[int]) -> list[str | None]:
+    def send(node_ids: list[int]) -> list[str]:
         messages = [
             Message(content, dst_node_id=node_id, message_type=message_type, group_id=group)
             for node_id in node_ids
         ]
-        return [*grid.push_messages(messages)] if messages else []
+        return [name or "" for name in grid.push_messages(messages)] if messages else []
 
     nodes = connected(grid)
     pending = {
@@ -75,12 +76,15 @@ def exchange(
     deadline, pause, answered = time.monotonic() + timeout, 0.02, 0
     looked = time.monotonic()
     while time.monotonic() < deadline:
-        waiting = {each.message_id: node_id for node_id, each in pending.items() if not each.lost}
+        waiting = {
+            each.message_id: node_id for node_id, each in pending.items()
+            if each.message_id and not each.lost
+        }  # fmt: skip
         if not waiting and (not pending or answered >= needed):
             break
-        arrived = [*grid.pull_messages([name for name in waiting if name])] if waiting else []
+        arrived = [*grid.pull_messages([*waiting])] if waiting else []
         for reply in arrived:
-            node_id = waiting.get(reply.metadata.reply_to_message_id)
+            node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
             if node_id is None:
                 continue
             if (
@@ -115,7 +119,7 @@ def _forgotten(grid: Grid, pending: Mapping[int, Pending]) -> list[int]:
         if node_id not in nodes or each.attempts >= ATTEMPTS:
             continue
         activated = nodes[node_id].activated
-        if each.lost or each.message_id is None or activated != each.activated:
+        if each.lost or not each.message_id or activated != each.activated:
             each.activated, each.attempts = activated, each.attempts + 1
             again.append(node_id)
     return again

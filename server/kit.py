@@ -25,7 +25,13 @@ from medsa_model.site_keys import public_part
 from server.config import Federation
 from server.keys import site_folder
 
-TEMPLATES = Path(__file__).parent / "templates"
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # YAML and Markdown of our own values
+)
 
 
 def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, bytes]:
@@ -47,13 +53,9 @@ def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, by
             "labelled": json.dumps(split.labelled),
         },
     }  # fmt: skip
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True,
-        keep_trailing_newline=True, autoescape=False,  # YAML and Markdown of our own values
-    )  # fmt: skip
     return {
-        "README.md": environment.get_template("kit.md.j2").render(values).encode(),
-        "site.yaml": environment.get_template("site.yaml.j2").render(values).encode(),
+        "README.md": ENVIRONMENT.get_template("kit.md.j2").render(values).encode(),
+        "site.yaml": ENVIRONMENT.get_template("site.yaml.j2").render(values).encode(),
         "ca.crt": read_file(federation.folder / "ca.crt"),
         **({"site.key": read_file(key)} if key.exists() else {}),
     }

@@ -26,7 +26,7 @@ class Serving:
 
     def close(self) -> None:
         """Stop listening."""
-        self.server.should_exit = self.server.force_exit = True
+        self.server.should_exit = True
         self.thread.join(5)
 
 
@@ -37,7 +37,8 @@ def open_door(door: Door, federation: Federation) -> Serving:
     certificate, key = folder / "server.crt", folder / "server.key"
     config = uvicorn.Config(
         app=door, host=address.listen, port=port, log_level="critical", access_log=False,
-        lifespan="off", limit_concurrency=CONNECTIONS, timeout_keep_alive=30, server_header=False,
+        lifespan="on", loop="asyncio", http="h11", ws="none", server_header=False,
+        limit_concurrency=CONNECTIONS, timeout_keep_alive=30, timeout_graceful_shutdown=1,
         ssl_certfile=str(certificate) if address.tls else None,
         ssl_keyfile=str(key) if address.tls else None,
     )  # fmt: skip

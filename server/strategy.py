@@ -121,7 +121,7 @@ def read_scores(answer: Answer, prompts: Sequence[str]) -> Scores:
         if values == [None, None, None]:
             continue  # none of the site's cases has a structure to ask for
         dice, iou, cases = (float(v) if isinstance(v, int | float) else math.nan for v in values)
-        if not (0 <= dice <= 1 and 0 <= iou <= 1 and cases >= 1):
+        if not (0 <= dice <= 1 and 0 <= iou <= 1 and 1 <= cases < math.inf):
             raise ManifestError(f"the scores for prompt {prompt} are {values}")
         by_prompt[prompt] = (dice, iou, int(cases))
     return Scores(by_prompt, empty)
