@@ -36,7 +36,7 @@ from medsa_model.errors import MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.refusals import Reason, Refused
 
-PAUSE = 0.05  # seconds between looks for a message
+PAUSE = 0.03  # seconds between looks for a message
 AWAY = 0.5  # seconds between tries while the SuperNode is away
 ARRIVAL = 2.0  # seconds to wait for a message before looking for a newer one
 DELIVERY = 2.0  # seconds for the SuperNode to send the last answer

@@ -88,7 +88,8 @@ class Coordinator:
                 base_url=f"https://{self.place.link.address}", verify=context, timeout=30,
                 trust_env=False,
             )  # fmt: skip
-            self.serving = open_door(Door(inner, self.keys()), self.federation)
+            self.serving = open_door(Door(inner, self.keys(), self.place.changed), self.federation)
+            self.note(None)
         except BaseException:
             self.close()
             raise
@@ -154,6 +155,8 @@ class Coordinator:
         if self.link is None or self.link.poll() is not None:
             logger.warning("flower-superlink ended; it is started again on the same database")
             self.link = launch(self.place)
+        if self.serving and not self.serving.thread.is_alive():
+            raise FederationError("the door has stopped listening; start again with --resume")
         if time.monotonic() - self.refreshed > REFRESH and self.serving:
             self.refreshed = time.monotonic()
             try:
@@ -209,7 +212,7 @@ class Coordinator:
         content = bundle({"run": config.name, "sha256": config.sha256})
         for restart in range(RESTARTS + 1):
             run_id = self.ask(partial(start_run, content=content))
-            self.note(run, run_id)
+            self.note(run)
             link = self.place.link
             self.worker = start(
                 [
@@ -247,11 +250,11 @@ class Coordinator:
             except ConfigError as error:
                 logger.error("%s", error)
 
-    def note(self, run: Path, run_id: int) -> None:
-        """Write down what `status` and `revoke` need to find this process."""
+    def note(self, run: Path | None) -> None:
+        """Write down what `status` needs to find this process; no run while it waits for sites."""
         content = {
             "pid": os.getpid(), "address": self.place.link.address, "health": self.place.health,
-            "certificate": str(self.place.link.certificate), "run": str(run), "run_id": run_id,
+            "certificate": str(self.place.link.certificate), "run": str(run or ""),
         }  # fmt: skip
         write_json(self.federation.folder / "running.json", content)
 

@@ -39,8 +39,8 @@ LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 Mi
 SLOWEST = 60.0  # seconds for a request to arrive
 TOLERANCE = 300.0  # seconds between a stamp and this machine's clock; Flower's own
 HOLD = 15.0  # seconds that a question for work is held; sites give up after 30
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4  # seconds between looks for work, longer from look to look
-SHARE = 0.02  # seconds between looks that all held questions together may make
+LOOK = 0.02  # seconds between looks whether anything changed at the SuperLink
+LEAST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two questions for the same site
 PATIENCE = 0.3  # seconds between tries to reach it
 COMES_BACK = 10.0  # seconds that a request waits for a SuperLink that was restarted
 
@@ -121,15 +121,20 @@ def check_stamp(headers: Mapping[str, str], keys: Keys, stamps: Stamps) -> str:
 
 
 class Door:
-    """The ASGI application; `inner` reaches the SuperLink, `keys` may be replaced at any time."""
+    """The ASGI application; `inner` reaches the SuperLink, `keys` may be replaced at any time.
 
-    def __init__(self, inner: httpx.AsyncClient, keys: Keys) -> None:
+    While what `changed` returns stays the same, there is no new work to ask for.
+    """
+
+    def __init__(
+        self, inner: httpx.AsyncClient, keys: Keys, changed: Callable[[], object] = time.monotonic
+    ) -> None:
         self.inner = inner
         self.keys = keys
+        self.changed = changed
         self.stamps = Stamps()
         self.seen: dict[str, float] = {}
         """Site -> `time.time()` of its last request."""
-        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -185,19 +190,24 @@ class Door:
     ) -> httpx.Response | None:
         """Ask until there is an answer, or the site hangs up, or it is time to say: nothing yet."""
         hung_up = asyncio.ensure_future(receive())
-        until, pause = time.monotonic() + HOLD, FIRST_PAUSE
-        self.held += 1
+        await asyncio.sleep(0)  # who is gone already gets no work, which would be lost
+        until = time.monotonic() + HOLD
         try:
             while not hung_up.done():
+                before, asked = self.changed(), time.monotonic()
                 response = await self._forward(path, body, headers)
                 wait = response.status_code == 200 and nothing_yet(path, response.content)
                 if not wait or time.monotonic() > until:
                     return response
-                await asyncio.wait([hung_up], timeout=max(pause, SHARE * self.held))
-                pause = min(1.5 * pause, LONGEST_PAUSE)
+                await asyncio.wait([hung_up], timeout=LEAST_PAUSE)
+                while (
+                    not hung_up.done()
+                    and time.monotonic() - asked < LONGEST_PAUSE
+                    and self.changed() == before
+                ):
+                    await asyncio.wait([hung_up], timeout=LOOK)
             return None
         finally:
-            self.held -= 1
             hung_up.cancel()
 
     async def _forward(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:

@@ -19,7 +19,7 @@ from server.flower_private import LOST, connected
 
 LOOK = 2.0  # seconds between looks at who was activated anew
 ATTEMPTS = 3  # most often that one site is sent the same message
-LONGEST_PAUSE = 0.2  # seconds
+LONGEST_PAUSE = 0.1  # seconds
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,12 @@ def show_status(federation: Federation, console: Console) -> int:
     if running is None:
         console.print(f"federation {federation.name}: no flower-server is running here")
         return 1
-    run = Path(running["run"])
+    run = Path(running["run"]) if running["run"] else None
     health = probe(running["health"])
-    events = read_metrics(run)
+    events = read_metrics(run) if run else []
     console.print(f"federation {federation.name}: process {running['pid']}, SuperLink {health}")
-    console.print(f"run {run}: {progress(run)}", soft_wrap=True)
+    told = f"run {run}: {progress(run)}" if run else "no run yet: waiting for sites"
+    console.print(told, soft_wrap=True, highlight=False)
     try:
         with control(SuperLink(running["address"], Path(running["certificate"]), b"")) as client:
             nodes = {n.name: n for n in list_nodes(client) if n.status != "unregistered"}

@@ -30,6 +30,12 @@ class Place:
     secret_file: Path
     health: str
 
+    def changed(self) -> object:
+        """What is another value whenever the SuperLink has written to its database."""
+        files = (self.folder / f"superlink.db{end}" for end in ("", "-wal"))
+        stats = (file.stat() if file.exists() else None for file in files)
+        return tuple((each.st_mtime_ns, each.st_size) if each else None for each in stats)
+
 
 def prepare(folder: Path, health: str | None) -> Place:
     """A certificate, a secret and free ports for the SuperLink of this start."""

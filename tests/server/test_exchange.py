@@ -1,6 +1,7 @@
 """One message to many sites, whatever happens to them in between. No time passes here."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -194,7 +195,7 @@ def test_looks_at_the_nodes_keep_their_distance(link, clock, monkeypatch):
         module, "connected", lambda grid: looks.append(clock.now) or dict(grid.nodes)
     )
     assert [*ask(link, A, timeout=9.0)] == []
-    gaps = [later - before for before, later in zip(looks, looks[1:], strict=False)]
+    gaps = [later - before for before, later in pairwise(looks)]
     assert 4 <= len(looks) <= 5 and min(gaps) >= 2.0
 
 
