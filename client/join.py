@@ -22,13 +22,13 @@ import httpx
 from client.config import SiteConfig
 from client.connection import FinalProblem, check_connection, open_client, read_key
 from client.flower_private import deactivate
-from client.loopback import free_port
 from client.worker import write_secret
 from medsa_model.checkpoint import write_json
 from medsa_model.child import start, stop
 from medsa_model.errors import ConnectionProblem, FederationError
 from medsa_model.locked import Lock
 from medsa_model.logs import logger
+from medsa_model.loopback import free_port
 
 LOOK = 0.2  # seconds between looks at the children
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between tries to reach the coordinator

@@ -2,25 +2,21 @@
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import distribution, version
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 
 from client.config import SiteConfig
 from client.connection import SKEW, check_connection, read_key
 from client.opened import check_cases, open_site
-from medsa_model import __version__
 from medsa_model.backbone import file_sha256, verify_official_name
 from medsa_model.device import choose_device, has_bfloat16
 from medsa_model.errors import ConfigError, DataError, MedsaError
 from medsa_model.health import probe
 from medsa_model.site_keys import fingerprint
+from medsa_model.versions import check_versions
 
 LEAST_FREE = 10**9  # bytes
 
@@ -55,25 +51,9 @@ def preflight(config: SiteConfig) -> Iterator[Finding]:
             yield Finding(what, False, f"{error.filename or ''}: {error.strerror}")
 
 
-def versions(config: SiteConfig) -> str:
+def versions(_: SiteConfig) -> str:
     """Versions, and that the packages really are this project's."""
-    specs = [find_spec(name) for name in ("client", "medsa_model", "server")]
-    own = {Path(str(spec.origin)).resolve().parents[1] for spec in specs if spec}
-    if len(own) > 1:
-        raise ConfigError(
-            f"the packages client, server and medsa_model come from {len(own)} places "
-            f"({', '.join(map(str, sorted(own)))}): another distribution owns one of these names; "
-            "install fed-medsa in an environment of its own"
-        )
-    wanted = next(
-        each.split("==")[1].split(";")[0].strip()
-        for each in distribution("fed-medsa").requires or [] if each.startswith("flwr==")
-    )  # fmt: skip
-    if version("flwr") != wanted:
-        raise ConfigError(f"flwr is {version('flwr')}, this version needs exactly {wanted}")
-    return f"fed-medsa {__version__}, flwr {wanted}, torch {torch.__version__}, Python " + (
-        platform.python_version()
-    )
+    return check_versions()
 
 
 def device(config: SiteConfig) -> str:

@@ -4,18 +4,17 @@ import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import distribution, version
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from medsa_model import __version__
 from medsa_model.build import build
 from medsa_model.config import RunConfig
 from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.health import probe
+from medsa_model.versions import check_versions
 from server.certificate_names import missing_names
 from server.certificates import describe
 from server.config import Federation
@@ -53,14 +52,8 @@ def check(federation: Federation, config: RunConfig, console: Console) -> int:
 
 
 def versions(_: Federation, __: RunConfig) -> str:
-    """The exact version of Flower that the private names were tried with."""
-    wanted = next(
-        each.split("==")[1].split(";")[0].strip()
-        for each in distribution("fed-medsa").requires or [] if each.startswith("flwr==")
-    )  # fmt: skip
-    if version("flwr") != wanted:
-        raise ConfigError(f"flwr is {version('flwr')}, this version needs exactly {wanted}")
-    return f"fed-medsa {__version__}, flwr {wanted}"
+    """Versions, and that the packages really are this project's."""
+    return check_versions()
 
 
 def run(_: Federation, config: RunConfig) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import ssl
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import httpx
 
 from medsa_model.child import start
 from medsa_model.errors import FederationError
+from medsa_model.loopback import free_port
 from server.certificates import make_loopback
 from server.flower_private import SuperLink
 
@@ -50,13 +50,6 @@ def prepare(folder: Path, health: str | None) -> Place:
         file.write(secret)
     link = SuperLink(f"127.0.0.1:{free_port()}", certificate, secret)
     return Place(folder, link, key, secret_file, health or f"127.0.0.1:{free_port()}")
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens at just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def launch(place: Place) -> "subprocess.Popen[bytes]":

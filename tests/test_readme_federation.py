@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from client.cli import main as run_site
+from medsa_model.loopback import free_port
 from server.cli import main as flower_server
-from tests.free_port import free_port
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

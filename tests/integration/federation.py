@@ -17,9 +17,9 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medsa_model.loopback import free_port
 from server.cli import main as flower_server
 from sim.run import main as simulate
-from tests.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site_a", "site_b", "site_c")
