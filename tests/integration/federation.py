@@ -66,7 +66,6 @@ class Federation:
     def start_server(self, *words: str) -> None:
         """`flower-server`."""
         command = ["-m", "server.cli", "--config", str(self.config), "--out", str(self.run)]
-        os.environ["PYTHONPATH"] = str(ROOT)
         self.start("server", *command, *words)
 
     def start_site(self, site: str) -> None:

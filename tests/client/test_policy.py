@@ -1,0 +1,140 @@
+"""The rules of a site by themselves: bounds, and what a refusal says.
+
+That they are asked before anything is read, and reach the coordinator, is in `test_app.py`.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from client.config import Limits
+from client.policy import check_model, check_run, check_size, check_training, read_run
+from medsa_model import __version__
+from medsa_model.config import RunConfig
+from medsa_model.refusals import SENTENCES, Reason, Refused
+
+CLASSES = ("nodule", "body", "core")
+
+
+def configuration(**more: object) -> RunConfig:
+    content = {"name": "small", "rounds": 4, "data": {"kind": "synthetic"}, **more}
+    return RunConfig.model_validate(content)
+
+
+def refusal(check: Any, *arguments: object) -> Refused:
+    with pytest.raises(Refused) as caught:
+        check(*arguments)
+    reason = caught.value.reason
+    assert str(caught.value).startswith(f"{SENTENCES[reason]}: ")
+    return caught.value
+
+
+def test_a_run_arrives_as_it_was_sent():
+    config = configuration(strategy={"kind": "fedprox", "mu": 0.1}, train={"epochs": 2.0})
+    assert read_run(config.for_sites(), "0.9").sha256 == config.sha256
+
+
+def test_settings_that_this_version_does_not_know_are_named_with_both_versions():
+    """Of the values nothing is repeated: they came from outside."""
+    text = configuration().for_sites().replace('"rounds":4', '"rounds":-4,"colour":"red"')
+    refused = refusal(read_run, text, "9.9")
+    assert refused.reason == Reason.OTHER_SETTINGS
+    said = str(refused)
+    assert "colour, rounds;" in said and "red" not in said and "-4" not in said
+    assert "runs fed-medsa 9.9" in said and __version__ in said and "same version" in said
+
+
+def test_of_many_unknown_settings_five_are_named():
+    more = ",".join(f'"key{number}":1' for number in range(9))
+    text = configuration().for_sites().replace('"rounds":4', more)
+    said = str(refusal(read_run, text, "9.9"))
+    assert "key4;" in said and "key5" not in said
+
+
+def test_without_limits_a_site_takes_part():
+    check_run(configuration(), Limits(), None, 0)
+    check_run(configuration(), Limits(), CLASSES, 4)
+    check_training(configuration(), Limits(), 1)
+    check_size(10**12, Limits())
+
+
+def test_a_run_that_was_not_agreed_to_is_named_by_its_hash():
+    """Which the engineer can copy, and compare on the telephone."""
+    config = configuration()
+    refused = refusal(check_run, config, Limits(runs=()), None, 0)
+    assert refused.reason == Reason.RUN_NOT_ALLOWED
+    assert config.sha256 in str(refused) and "limits.runs" in str(refused)
+    check_run(config, Limits(runs=("0" * 64, config.sha256)), None, 0)
+
+
+def test_any_changed_setting_makes_it_another_run():
+    limits = Limits(runs=(configuration().sha256,))
+    for other in ({"rounds": 5}, {"seed": 1}, {"train": {"steps": 26}}):
+        refused = refusal(check_run, configuration(**other), limits, None, 0)
+        assert refused.reason == Reason.RUN_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("classes", [CLASSES[::-1], CLASSES[:2], (*CLASSES, "nodule_2"), ()])
+def test_structures_must_be_the_same_in_the_same_order(classes):
+    refused = refusal(check_run, configuration(), Limits(), classes, 0)
+    assert refused.reason == Reason.OTHER_CLASSES
+    assert "nodule, body, core; this site's data has" in str(refused)
+
+
+@pytest.mark.parametrize(("rounds", "allowed"), [(3, False), (4, True), (5, True)])
+def test_the_most_rounds(rounds, allowed):
+    limits = Limits(rounds=rounds)
+    if allowed:
+        check_run(configuration(), limits, None, 0)
+    else:
+        refused = refusal(check_run, configuration(), limits, None, 0)
+        assert refused.reason == Reason.OVER_LIMIT and "4 rounds, limit 3" in str(refused)
+
+
+@pytest.mark.parametrize("round_", [-1, 5, 10**9])
+def test_a_round_outside_the_run_is_over_the_limit(round_):
+    """Else a coordinator could go on for ever behind `limits.rounds`."""
+    refused = refusal(check_run, configuration(), Limits(rounds=4), None, round_)
+    assert refused.reason == Reason.OVER_LIMIT and f"round {round_} of a run" in str(refused)
+
+
+@pytest.mark.parametrize(("steps", "allowed"), [(24, False), (25, True)])
+def test_the_most_steps_are_counted_as_they_are_made(steps, allowed):
+    """Also when the run counts in passes over the site's own cases."""
+    for train in ({"steps": 25}, {"epochs": 5.0, "batch_size": 2}):
+        config = configuration(train=train)
+        if allowed:
+            check_training(config, Limits(steps=steps), 10)
+        else:
+            refused = refusal(check_training, config, Limits(steps=steps), 10)
+            assert "25 steps in a round, limit 24" in str(refused)
+
+
+def test_the_number_of_training_cases_is_not_told():
+    limits = Limits(least_training_cases=30)
+    refused = refusal(check_training, configuration(), limits, 17)
+    assert refused.reason == Reason.TOO_FEW_CASES
+    assert "30" in str(refused) and "17" not in str(refused)
+    check_training(configuration(), limits, 30)
+
+
+def test_without_a_training_case_there_is_no_training():
+    refused = refusal(check_training, configuration(train={"epochs": 1.0}), Limits(), 0)
+    assert refused.reason == Reason.TOO_FEW_CASES
+
+
+def test_the_largest_state():
+    check_size(2_000_000, Limits(megabytes=2))
+    refused = refusal(check_size, 2_000_001, Limits(megabytes=2))
+    assert refused.reason == Reason.OVER_LIMIT and "2.0 MB, limit 2.0 MB" in str(refused)
+
+
+def test_the_backbone_is_compared_before_the_adapters():
+    """The adapters differ too when the backbones do, and only one of the two can be mended."""
+    ours: Any = SimpleNamespace(manifest=SimpleNamespace(base_sha256="a" * 64, sha256="b" * 64))
+    check_model(ours, "a" * 64, "b" * 64)
+    assert refusal(check_model, ours, "x" * 64, "y" * 64).reason == Reason.OTHER_BACKBONE
+    refused = refusal(check_model, ours, "a" * 64, "y" * 64)
+    assert refused.reason == Reason.OTHER_ADAPTERS
+    assert "y" * 16 in str(refused) and "b" * 16 in str(refused)
