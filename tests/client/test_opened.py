@@ -103,7 +103,7 @@ def test_a_folder_beside_the_yaml(tmp_path):
 def test_a_folder_with_several_sites(tmp_path):
     data = folder(tmp_path, *NAMES)
     rows = [f"{name},site_{'ab'[number % 2]}" for number, name in enumerate(NAMES)]
-    (tmp_path / "data" / "sites.csv").write_text("\n".join(["case,site", *rows]) + "\n")
+    (tmp_path / "data" / "sites.csv").write_text("\n".join(["image_id,site", *rows]) + "\n")
     assert listed(open_site(config(tmp_path, data=data))) == ["p1", "p3", "p5", "p7"]
 
 

@@ -127,7 +127,7 @@ def test_without_a_training_case_there_is_no_training():
 def test_the_largest_state():
     check_size(2_000_000, Limits(megabytes=2))
     refused = refusal(check_size, 2_000_001, Limits(megabytes=2))
-    assert refused.reason == Reason.OVER_LIMIT and "2.0 MB, limit 2.0 MB" in str(refused)
+    assert refused.reason == Reason.OVER_LIMIT and "limit 2.0 MB" in str(refused)
 
 
 def test_the_backbone_is_compared_before_the_adapters():
