@@ -20,7 +20,7 @@ from client.flower_private import ask_the_door
 from medsa_model.errors import ConfigError, ConnectionProblem
 
 TIMEOUT = 10.0  # seconds
-DOOR = "x-medsa-door"
+DOOR, SITE = "x-medsa-door", "x-medsa-site"  # headers of the coordinator's door
 SKEW = 240.0  # seconds between the two clocks; the coordinator refuses more than 300
 CERTIFICATE_EXPIRED, NOT_YET_VALID, OTHER_NAME = 10, 9, (62, 64)  # OpenSSL's X509_V_ERR_*
 
@@ -84,6 +84,11 @@ def check_connection(config: SiteConfig) -> float:
                 f"({type(error).__name__}): is it a fed-medsa coordinator?"
             ) from error
     skew = clock_skew(answer)
+    if answer.headers.get(SITE, config.site) != config.site:
+        raise FinalProblem(
+            f"site is {config.site!r} in the site YAML, but the coordinator registered this key for "
+            f"{answer.headers[SITE]!r}: use the name of the kit"
+        )
     if answer.status_code >= 500:  # the door's own too: the SuperLink behind it is restarting
         raise ConnectionProblem(
             f"the coordinator at {config.coordinator.address} is not ready "

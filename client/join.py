@@ -22,7 +22,7 @@ import httpx
 from client.config import SiteConfig
 from client.connection import FinalProblem, check_connection, open_client, read_key
 from client.flower_private import deactivate
-from client.worker import write_secret
+from client.worker import READY, write_secret
 from medsa_model.checkpoint import write_json
 from medsa_model.child import start, stop
 from medsa_model.errors import ConnectionProblem, FederationError
@@ -68,13 +68,15 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
     try:
         wait_for_coordinator(config)
         end_earlier_node(config)
+        (config.state / READY).unlink(missing_ok=True)
         site.worker = start_worker(site)
-        site.supernode = start_supernode(site)
-        logger.info(
-            "%s takes part at %s; log in %s", config.site, config.coordinator.address, config.state
-        )
         while True:
             time.sleep(LOOK)
+            if site.supernode is None and (config.state / READY).exists():
+                # not before: who is connected is expected to answer
+                site.supernode = start_supernode(site)
+                where = config.coordinator.address
+                logger.info("%s takes part at %s; logs in %s", config.site, where, config.state)
             note_node(config.state)
             code = site.worker.poll()
             if code in (0, 1):
@@ -83,7 +85,7 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
                 return int(code)
             if code is not None:
                 restart_worker(site, code)
-            if site.supernode.poll() is not None:
+            if site.supernode and site.supernode.poll() is not None:
                 logger.warning("flower-supernode ended (%s)", site.supernode.returncode)
                 wait_for_coordinator(config)
                 end_earlier_node(config)

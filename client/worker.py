@@ -36,6 +36,7 @@ from medsa_model.errors import MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.refusals import Reason, Refused
 
+READY = "ready"  # file in the state folder: data are read and checked, messages may come
 PAUSE = 0.03  # seconds between looks for a message
 AWAY = 0.5  # seconds between tries while the SuperNode is away
 ARRIVAL = 2.0  # seconds to wait for a message before looking for a newer one
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"client/run.py: {error}", file=sys.stderr)
         return 1
     secret = options.secret_file.read_bytes()
+    (config.state / READY).touch()
     serve(make_app(lambda _: site), options.address, secret, config.state / "token")
     return 0
 

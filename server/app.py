@@ -34,6 +34,7 @@ from server.strategy import Node, accept, introduce, order, read_scores
 
 LOOK = 0.2  # seconds between two looks at who is connected
 NEWCOMER_SECONDS = 30.0  # longest wait for the introduction of a site that joins during the run
+SILENT_SECONDS = 3.0  # the same for one that did not answer before
 FAREWELL = f"{MessageType.QUERY}.farewell"
 FAREWELL_SECONDS = 20.0
 
@@ -62,6 +63,8 @@ class Roster:
 
     nodes: dict[str, Node] = field(default_factory=dict)
     asked: dict[int, str] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)
+    """Nodes that did not answer the last time; they are asked again, but not waited for long."""
 
 
 def make_app(
@@ -147,10 +150,14 @@ def present(grid: Grid, roster: Roster, rules: Rules, wanted: Sequence[str] | No
     deadline = time.monotonic() + rules.timeout
     while len(nodes := connected(grid)) < least and time.monotonic() < deadline:
         time.sleep(LOOK)
-    unknown = {i: n.name or None for i, n in nodes.items() if roster.asked.get(i) != n.activated}
+    new = [i for i, node in nodes.items() if roster.asked.get(i) != node.activated]
+    unknown = {i: nodes[i].name or None for i in {*new, *(roster.silent & nodes.keys())}}
     roster.asked |= {i: nodes[i].activated for i in unknown}
-    timeout = rules.timeout if first else min(rules.timeout, NEWCOMER_SECONDS)
-    for node in introduce(grid, unknown, timeout) if unknown else ():
+    patience = NEWCOMER_SECONDS if new else SILENT_SECONDS
+    timeout = rules.timeout if first else min(rules.timeout, patience)
+    known, silent = introduce(grid, unknown, timeout) if unknown else ([], set())
+    roster.silent = (roster.silent - unknown.keys()) | silent
+    for node in known:
         before = roster.nodes.get(node.site)
         if before and before.node_id != node.node_id and before.node_id in nodes:
             raise FederationError(f"two nodes say that they are site {node.site!r}")

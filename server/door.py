@@ -35,6 +35,7 @@ from server.flower_private import (
 
 FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # no dots, no second encoding: it is passed on as it is
 REFUSED = "x-medsa-door"  # header of an answer by the door itself
+SITE = "x-medsa-site"  # header of an answer to a site: the name that its key was registered for
 LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 MiB
 SLOWEST = 60.0  # seconds for a request to arrive
 TOLERANCE = 300.0  # seconds between a stamp and this machine's clock; Flower's own
@@ -150,7 +151,7 @@ class Door:
             return
         headers = [
             (name.encode(), value.encode()) for name, value in response.headers.items()
-            if name in ("content-type", REFUSED) or name.startswith("flwr-")
+            if name in ("content-type", REFUSED, SITE) or name.startswith("flwr-")
         ]  # fmt: skip
         headers.append((b"content-length", str(len(response.content)).encode()))
         await send(
@@ -174,7 +175,8 @@ class Door:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        self.seen[check_stamp(headers, self.keys, self.stamps)] = time.time()
+        site = check_stamp(headers, self.keys, self.stamps)
+        self.seen[site] = time.time()
         try:
             body = await asyncio.wait_for(_read(receive), SLOWEST)
         except TimeoutError:
@@ -183,7 +185,10 @@ class Door:
             name: value for name, value in headers.items()
             if name in ("content-type", "accept") or name.startswith("flwr-")
         }  # fmt: skip
-        return await self._hold(path, body, kept, receive)
+        response = await self._hold(path, body, kept, receive)
+        if response is not None:
+            response.headers[SITE] = site
+        return response
 
     async def _hold(
         self, path: str, body: bytes, headers: dict[str, str], receive: Receive

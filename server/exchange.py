@@ -87,6 +87,10 @@ def exchange(
             node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
             if node_id is None:
                 continue
+            if not reply.has_error() and reply.metadata.src_node_id != node_id:
+                logger.warning("an answer in the name of %s came from another node: ignored",
+                               targets[node_id])  # fmt: skip
+                continue
             if (
                 reply.has_error()
                 and reply.error.code in LOST

@@ -26,20 +26,24 @@ class Node:
     cases: dict[str, int]
 
 
-def introduce(grid: Grid, unknown: Mapping[int, str | None], timeout: float) -> list[Node]:
+def introduce(
+    grid: Grid, unknown: Mapping[int, str | None], timeout: float
+) -> tuple[list[Node], set[int]]:
     """Ask the nodes of `unknown` who they are, for at most `timeout` seconds.
 
     Maps node ids to the names they were registered under, `None` where nobody registered them.
-    Sorted by site, so that the order of sums is fixed; nodes that do not answer are left out, and
-    so are those that claim another name than their key was registered for. Raises
+    Returns the nodes sorted by site, so that the order of sums is fixed, and the ids of those that
+    did not answer. Who claims another name than its key was registered for is left out. Raises
     `FederationError` when two nodes claim the same site, or when an answer is no introduction.
     """
     nodes: dict[str, Node] = {}
+    silent = set(unknown)
     targets = {node_id: name or str(node_id) for node_id, name in unknown.items()}
     for answer in exchange(grid, targets, MessageType.QUERY, RecordDict(), "0", timeout):
         if answer.message.has_error():
             logger.warning("%s: %s", answer.site, answer.message.error.reason)
             continue
+        silent.discard(answer.node_id)
         content = answer.message.content
         try:
             site = str(content.config_records["site"]["site"])
@@ -57,7 +61,7 @@ def introduce(grid: Grid, unknown: Mapping[int, str | None], timeout: float) -> 
         if site in nodes:
             raise FederationError(f"two nodes say that they are site {site!r}")
         nodes[site] = Node(answer.node_id, site, cases)
-    return sorted(nodes.values(), key=lambda node: node.site)
+    return sorted(nodes.values(), key=lambda node: node.site), silent
 
 
 def order(config: RunConfig, manifest: Manifest, state: AdapterState, **more: str) -> RecordDict:

@@ -91,7 +91,9 @@ def test_sites_are_sorted_whatever_the_order_of_nodes():
         content = RecordDict({"site": site, "cases": MetricRecord({"train": 3})})
         return Message(content, reply_to=message)
 
-    nodes = introduce(InProcessGrid(app, ["b", "c", "a"]), {2: None, 3: None, 4: None}, 5.0)
+    grid = InProcessGrid(app, ["b", "c", "a"])
+    nodes, silent = introduce(grid, {2: None, 3: None, 4: None}, 5.0)
+    assert not silent
     assert [node.site for node in nodes] == ["a", "b", "c"]
     assert [node.node_id for node in nodes] == [4, 2, 3]
     assert nodes[0].cases == {"train": 3}
@@ -126,7 +128,8 @@ def test_two_nodes_cannot_be_the_same_site():
 
 def test_a_site_under_another_name_than_its_key_is_left_out():
     grid = introducing("a", "b")
-    assert [n.site for n in introduce(grid, {2: "a", 3: "c"}, 5.0)] == ["a"]
+    nodes, silent = introduce(grid, {2: "a", 3: "c"}, 5.0)
+    assert [node.site for node in nodes] == ["a"] and not silent
 
 
 SCORES = {"empty": 0, "click/dice": 0.5, "click/iou": 0.4, "click/cases": 3.0}
