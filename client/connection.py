@@ -86,8 +86,8 @@ def check_connection(config: SiteConfig) -> float:
     skew = clock_skew(answer)
     if answer.headers.get(SITE, config.site) != config.site:
         raise FinalProblem(
-            f"site is {config.site!r} in the site YAML, but the coordinator registered this key for "
-            f"{answer.headers[SITE]!r}: use the name of the kit"
+            f"site is {config.site!r} in the site YAML, but the coordinator registered this key "
+            f"for {answer.headers[SITE]!r}: use the name of the kit"
         )
     if answer.status_code >= 500:  # the door's own too: the SuperLink behind it is restarting
         raise ConnectionProblem(

@@ -134,6 +134,7 @@ def test_a_signed_request_goes_through_and_its_answer_comes_back():
     assert (answer.status_code, answer.content) == (418, b"\x00\xff")
     assert dict(answer.headers) == {
         "content-type": "application/protobuf", "flwr-version": "1.41.0", "content-length": "2",
+        "x-medsa-site": "a",
     }  # fmt: skip
     (request,) = inner.requests
     assert str(request.url) == f"https://superlink{PUSH}" and request.method == "POST"
