@@ -246,6 +246,14 @@ def test_a_key_that_was_revoked(reach, site, says):
     assert "Ask the coordinator for a new kit" in said
 
 
+def test_a_site_under_another_name_than_its_key(reach, site, says):
+    """Else the coordinator would leave it out and nobody at the hospital would know."""
+    (site.parent / "other").mkdir()
+    kit = shutil.copytree(site, site.parent / "other" / "site_z")
+    said = says(reach(door(Path(kit))))
+    assert "site is 'site_a' in the site YAML" in said and "this key for 'site_z'" in said
+
+
 def test_a_copied_request(reach, site):
     """Of somebody who read what a site sent: it opens the door once."""
     with open_client(config(site, reach(door(site)))) as client:
