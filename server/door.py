@@ -134,8 +134,6 @@ class Door:
         self.keys = keys
         self.changed = changed
         self.stamps = Stamps()
-        self.seen: dict[str, float] = {}
-        """Site -> `time.time()` of its last request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -176,7 +174,6 @@ class Door:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         site = check_stamp(headers, self.keys, self.stamps)
-        self.seen[site] = time.time()
         try:
             body = await asyncio.wait_for(_read(receive), SLOWEST)
         except TimeoutError:

@@ -30,6 +30,7 @@ RUN = {
     "model": {"image_size": 32},
     "data": {"kind": "synthetic", "sites": 3, "cases_per_site": 8, "size": 64},
     "train": {"steps": 2, "batch_size": 2, "prompts_per_image": 1},
+    "evaluate": {"every": 2},
     "sim": {"rows": [], "references": [], "examples": 0, "processes": 1},
 }
 # one thread: sums of floats are then made in the same order as in the simulation of this process
