@@ -2,7 +2,8 @@
 
 `python -m client.worker`, started by `client/run.py`. The backbone is loaded once. What it executes
 is the ClientApp of the installed wheel; a run's bundle is looked at and never unpacked. Ends with 0
-after the farewell, with 1 for an error that a new start would not mend.
+after the farewell, with 1 for an error that a new start would not mend, and otherwise is started
+again.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from medsa_model.errors import MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.refusals import Reason, Refused
 
+CRASHED = 70  # exit code, EX_SOFTWARE
 READY = "ready"  # file in the state folder: data are read and checked, messages may come
 PAUSE = 0.03  # seconds between looks for a message
 AWAY = 0.5  # seconds between tries while the SuperNode is away
@@ -64,7 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     secret = options.secret_file.read_bytes()
     (config.state / READY).touch()
-    serve(make_app(lambda _: site), options.address, secret, config.state / "token")
+    try:
+        serve(make_app(lambda _: site), options.address, secret, config.state / "token")
+    except Exception:
+        logger.exception("unexpected error between two messages")
+        return CRASHED
     return 0
 
 
