@@ -86,7 +86,12 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
             if code is not None:
                 restart_worker(site, code)
             if site.supernode and site.supernode.poll() is not None:
-                logger.warning("flower-supernode ended (%s)", site.supernode.returncode)
+                logger.warning(
+                    "flower-supernode ended (%s) and is started again; when this repeats, another "
+                    "process takes part with this site's key (end that one, or tell the "
+                    "coordinator): see %s", site.supernode.returncode,
+                    config.state / "supernode.log",
+                )  # fmt: skip
                 wait_for_coordinator(config)
                 end_earlier_node(config)
                 site.supernode = start_supernode(site)

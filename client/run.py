@@ -11,4 +11,5 @@ sys.path[:] = [os.path.dirname(HERE), *(p for p in sys.path if os.path.abspath(p
 from client.cli import main  # noqa: E402
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what this site writes is for its account alone
     raise SystemExit(main())

@@ -212,7 +212,9 @@ def ask_to_train(
     targets = {node.node_id: node.site for node in sites}
     cases = {node.site: node.cases.get("train", 0) for node in sites}
     number = current.number + 1
+    silent = set(targets.values())
     for answer in exchange(grid, targets, MessageType.TRAIN, content, str(number), timeout, needed):
+        silent.discard(answer.site)
         try:
             updates[answer.site] = accept(answer, built.manifest, cases[answer.site])
         except ManifestError as error:
@@ -229,6 +231,9 @@ def ask_to_train(
             seconds=metrics["seconds"], memory=metrics["memory"],
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
         )  # fmt: skip
+    for site in sorted(silent):
+        logger.warning("round %d: no answer from %s in time", number, site)
+        append_metrics(run, "missing", round=number, site=site)
 
 
 def evaluate_round(

@@ -6,6 +6,7 @@ flower-server status --config configs/federation.yaml
 """
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -99,7 +100,10 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
     except KeyboardInterrupt:
         if federation.serve:
             return 0
-        print(f"\nInterrupted. Go on with --resume --out {run}", file=sys.stderr)
+        words = ["flower-server", "--config", str(options.config), *options.override]
+        words += ["--run", str(options.run)] if options.run else []
+        again = shlex.join([*words, "--resume", "--out", str(run)])
+        print(f"\nInterrupted. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -167,7 +167,11 @@ class Coordinator:
             if keys != self.serving.door.keys:
                 self.serving.door.keys = keys
                 self.admit()
-                logger.info("took up changed keys: %s", ", ".join(sorted(keys.admitted.values())))
+                logger.info(
+                    "keys have changed: %s may come in; revoked: %s",
+                    ", ".join(sorted(keys.admitted.values())),
+                    ", ".join(sorted(set(keys.revoked.values()))) or "none",
+                )
 
     def wait(self, done: Callable[[], bool], seconds: float, look: float) -> bool:
         """Tend until `done` or until `seconds` have passed; returns whether it is done."""
@@ -261,6 +265,7 @@ class Coordinator:
 
 def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
     """Run one federation, or with `serve` every one that is submitted; returns the exit code."""
+    os.umask(0o077)  # updates and adapters are for this account alone
     with Coordinator(federation) as coordinator:
         logger.info(
             "listening at %s:%d for %s:%d; run %s, sha256 %s",

@@ -44,7 +44,7 @@ def choose_directory(config: RunConfig, runs: Path, out: Path | None, resume: bo
         raise ConfigError(
             f"{out} is not empty: add --resume to go on with a run, or choose another --out"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     versions = {"fed-medsa": __version__, "python": platform.python_version()}
     write_json(out / "versions.json", versions | {name: version(name) for name in PACKAGES})
     draft = out / ".config.yaml.draft"
