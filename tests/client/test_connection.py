@@ -322,11 +322,13 @@ def hanging_up() -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield f"127.0.0.1:{listener.getsockname()[1]}"
-    listener.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
-    listener.close()
-    assert not thread.is_alive()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+        listener.close()
+        assert not thread.is_alive()
 
 
 @contextmanager

@@ -5,9 +5,10 @@ milliseconds and every mistake in who is asked or counted changes the result.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,13 +45,14 @@ class World:
 
     `trouble` gives the code of an error instead of an answer to (site, round, how often it was
     asked before in this round). `cases` are the training cases that a site has, `claims` those
-    that its updates say they were made of.
+    that its updates say they were made of, `shy` how often it fails to introduce itself.
     """
 
     names: tuple[str, ...] = SITES
     trouble: Trouble = lambda site, round_, before: None
     cases: dict[str, int] = field(default_factory=dict)
     claims: dict[str, int] = field(default_factory=dict)
+    shy: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, str, int]] = field(default_factory=list)
 
     def trained(self, round_: int) -> str:
@@ -69,6 +71,8 @@ class World:
         @app.query()
         def query(message: Message, context: Context) -> Message:
             site = self.note("query", context)
+            if self.kinds("query").count(site) <= self.shy.get(site, 0):
+                return Message(Error(Reason.FAILED, f"{site} is shy"), reply_to=message)
             parts = MetricRecord({"train": self.cases.get(site, 4), "val": 2, "test": 2})
             record = ConfigRecord({"site": site})
             return Message(RecordDict({"site": record, "cases": parts}), reply_to=message)
@@ -359,6 +363,42 @@ def test_a_restarted_site_introduces_itself_again(tmp_path, monkeypatch):
     assert world.kinds("query") == ["a", "b", "c", "b"]
     examples = [e["examples"] for e in events(tmp_path, "train") if e["site"] == "b"]
     assert examples == [4, 9, 9]
+
+
+@pytest.mark.parametrize(("times", "rounds"), [(1, ["ac", "abc", "abc"]), (3, ["ac", "ac", "abc"])])
+def test_a_site_that_could_not_introduce_itself_is_asked_again(tmp_path, times, rounds):
+    """Before the next training or scoring: else it would be left out of the whole run."""
+    world = World(shy={"b": times})
+    run(world, tmp_path, quorum=2)
+    assert [world.trained(number) for number in (1, 2, 3)] == rounds
+    assert world.kinds("query") == [*SITES, *["b"] * times]
+    assert sorted(world.kinds("test")) == [*SITES]
+
+
+def test_a_site_that_does_not_answer_in_time_stands_in_the_metrics(tmp_path, monkeypatch):
+    """The round is closed without it, and the next one asks it again."""
+    world = World()
+    grid = world.grid()
+    works = grid.pull_messages
+
+    def pull(message_ids: Iterable[str]) -> list[Message]:
+        sent = {name: grid.waiting[name].metadata for name in message_ids if name in grid.waiting}
+        return works(
+            [
+                name for name, each in sent.items()
+                if (each.message_type, each.group_id, each.dst_node_id) != ("train", "2", 3)
+            ]
+        )  # fmt: skip
+
+    slept: list[float] = []  # no time passes but by sleeping, which takes none
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr("server.exchange.time", clock)
+    monkeypatch.setattr(grid, "pull_messages", pull)
+    federate(grid, configuration(), tmp_path, Rules(3, 2, 5.0), None, None)
+    assert sum(slept) >= 5
+    assert [world.trained(number) for number in (1, 2, 3)] == ["abc", "ac", "abc"]
+    assert [(e["round"], e["site"]) for e in events(tmp_path, "missing")] == [(2, "b")]
+    assert read_facts(tmp_path, 2)["sites"] == ["a", "c"]
 
 
 def test_an_update_that_claims_more_cases_than_were_introduced_is_not_used(tmp_path):

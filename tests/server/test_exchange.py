@@ -155,7 +155,7 @@ def test_a_restarted_node_is_asked_again_and_its_answer_counts_once(link, clock)
         old, new = link.answer(B, 0, "old"), link.answer(B, 1, "new")
         return [old, new, old]
 
-    link.steps = [restart, both]
+    link.steps = [restart, list, list, both]
     assert said(ask(link, A, B)) == [("a", "done"), ("b", "new")]
     first, second = link.sent[B]
     assert first.content == second.content == CONTENT
@@ -224,10 +224,10 @@ def test_lost_work_is_asked_for_when_the_node_is_back(link):
     assert len(link.pulled[1]) == 1 and len(link.pulled[3]) == 2
 
 
-def test_nobody_is_asked_more_than_a_few_times(link):
+def test_nobody_is_asked_more_than_a_few_times(link, clock):
     link.steps = [lambda: [link.error(A, ErrorCode.CLIENT_APP_CRASHED)]] * (ATTEMPTS + 2)
     assert said(ask(link, A, needed=1)) == [("a", ErrorCode.CLIENT_APP_CRASHED)]
-    assert len(link.sent[A]) == ATTEMPTS
+    assert len(link.sent[A]) == ATTEMPTS and clock.now < 1
 
 
 def test_nor_one_that_is_restarted_again_and_again(link):
@@ -328,3 +328,15 @@ def test_replies_to_other_messages_are_ignored(link):
 def test_a_site_that_answers_twice_counts_once(link):
     link.steps = [lambda: [link.answer(A), link.answer(A, text="again")], lambda: [link.answer(B)]]
     assert said(ask(link, A, B)) == [("a", "done"), ("b", "done")]
+
+
+def test_an_answer_in_the_name_of_another_site_is_ignored(link):
+    """One hospital cannot speak for another."""
+
+    def forge() -> list[Message]:
+        reply = link.answer(A)
+        reply.metadata.__dict__["_src_node_id"] = B
+        return [reply, link.answer(B)]
+
+    link.steps = [forge]
+    assert said(ask(link, A, B)) == [("b", "done")]
