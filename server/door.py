@@ -7,38 +7,35 @@ Whoever is turned away is told why in JSON (`{"code": ..., "detail": ...}`), as 
 
 A site that asks for work and finds none would sleep for three seconds, and one that asks for an
 array that is still being uploaded for one. The door holds such questions until there is an answer,
-for a few seconds, so that a round does not wait for sleeping sites.
+for a few seconds, so that a round does not wait for sleeping sites. Work that did not arrive, since
+the connection broke, is given again.
+
+Flower compares the key with the node that a request names, but not with the messages within: the
+door lets a site send nothing but answers of its own.
 """
 
 import asyncio
-import binascii
-import datetime
 import re
 import time
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from server.flower_private import (
-    PUBLIC_KEY_HEADER,
-    SIGNATURE_HEADER,
-    TIMESTAMP_HEADER,
-    nothing_yet,
-)
+from server.flower_fleet import HEARTBEAT, PULL, PUSH, is_own_reply, nothing_yet
+from server.flower_private import PUBLIC_KEY_HEADER
+from server.limits import Load
+from server.stamps import Keys as Keys
+from server.stamps import Refusal, Stamps, check_stamp
 
 FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # no dots, no second encoding: it is passed on as it is
+WITHOUT_WORK = (PULL, HEARTBEAT)  # what a site asks whose work did not arrive
 REFUSED = "x-medsa-door"  # header of an answer by the door itself
 SITE = "x-medsa-site"  # header of an answer to a site: the name that its key was registered for
 LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 MiB
 SLOWEST = 60.0  # seconds for a request to arrive
-TOLERANCE = 300.0  # seconds between a stamp and this machine's clock; Flower's own
 HOLD = 15.0  # seconds that a question for work is held; sites give up after 30
 LOOK = 0.02  # seconds between looks whether anything changed at the SuperLink
 LEAST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two questions for the same site
@@ -50,75 +47,17 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class Refusal(Exception):
-    """Why a request is not let in: HTTP status, code for programs, sentence for people."""
-
-    def __init__(self, status: int, code: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail = status, code, detail
-
-
 @dataclass
-class Keys:
-    """Who may come in: PEM public key -> site, and of the revoked ones too, to tell them so.
+class Handed:
+    """The work that a key was given last, until another request shows that it arrived.
 
-    Replaced as a whole while the door is open.
+    The SuperLink gives each message once. A SuperNode asks for more when a connection broke before
+    the answer came; when it did come, it asks first for the run or for an array of the message.
     """
 
-    admitted: Mapping[bytes, str]
-    revoked: Mapping[bytes, str] = field(default_factory=dict)
-
-
-@dataclass
-class Stamps:
-    """Signatures seen, with the time (`time.monotonic()`) from which a clock alone refuses them.
-
-    Of a signature (r, s) only r is kept: whoever has one can make (r, -s), which is valid too.
-    """
-
-    seen: dict[int, float] = field(default_factory=dict)
-
-    def use(self, signature: bytes) -> bool:
-        """Whether this signature (DER, valid) is new; it is used up now."""
-        r, _ = decode_dss_signature(signature)
-        now = time.monotonic()
-        if len(self.seen) > 10_000:
-            self.seen = {each: until for each, until in self.seen.items() if until > now}
-        if self.seen.get(r, 0.0) > now:
-            return False
-        self.seen[r] = now + 2 * TOLERANCE + 60
-        return True
-
-
-def check_stamp(headers: Mapping[str, str], keys: Keys, stamps: Stamps) -> str:
-    """The site that a request comes from; raises `Refusal`. Flower checks node ids after this."""
-    try:
-        public_key = b64decode(headers[PUBLIC_KEY_HEADER], validate=True)
-        signature = b64decode(headers[SIGNATURE_HEADER], validate=True)
-        stamp = headers[TIMESTAMP_HEADER]
-        signed_at = datetime.datetime.fromisoformat(stamp)
-        age = (datetime.datetime.now(datetime.UTC) - signed_at).total_seconds()
-    except (KeyError, ValueError, TypeError, binascii.Error):
-        raise Refusal(401, 9001, "the request is not signed with a site's key") from None
-    if public_key in keys.revoked:
-        raise Refusal(401, 9003, "this key was revoked by the coordinator")
-    if public_key not in keys.admitted:
-        raise Refusal(401, 9002, "this key is not registered at the coordinator")
-    if abs(age) > TOLERANCE:
-        raise Refusal(
-            401, 9004, f"the stamp is {age:+.0f} seconds old by the coordinator's clock, at most "
-            f"{TOLERANCE:.0f} are allowed: an old request, or a clock that is wrong",
-        )  # fmt: skip
-    try:
-        key = serialization.load_pem_public_key(public_key)
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise ValueError("not on an elliptic curve")
-        key.verify(signature, stamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        raise Refusal(401, 9005, "the signature does not belong to this key and stamp") from None
-    if not stamps.use(signature):
-        raise Refusal(401, 9006, "this stamp was used before: the request is a copy")
-    return keys.admitted[public_key]
+    question: bytes = b""
+    answer: httpx.Response | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Door:
@@ -134,6 +73,8 @@ class Door:
         self.keys = keys
         self.changed = changed
         self.stamps = Stamps()
+        self.load = Load()
+        self.handed: defaultdict[str, Handed] = defaultdict(Handed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -174,30 +115,42 @@ class Door:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         site = check_stamp(headers, self.keys, self.stamps)
-        try:
-            body = await asyncio.wait_for(_read(receive), SLOWEST)
-        except TimeoutError:
-            raise Refusal(408, 9008, "the request arrived too slowly") from None
-        kept = {
-            name: value for name, value in headers.items()
-            if name in ("content-type", "accept") or name.startswith("flwr-")
-        }  # fmt: skip
-        response = await self._hold(path, body, kept, receive)
+        with self.load.request(site) as add:
+            try:
+                body = await asyncio.wait_for(_read(receive, add), SLOWEST)
+            except TimeoutError:
+                raise Refusal(408, 9008, "the request arrived too slowly") from None
+            if path == PUSH:
+                _check_reply(body)
+            handed = self.handed[headers[PUBLIC_KEY_HEADER]]
+            if path not in WITHOUT_WORK:
+                handed.answer = None
+            kept = {
+                name: value for name, value in headers.items()
+                if name in ("content-type", "accept") or name.startswith("flwr-")
+            }  # fmt: skip
+
+            async def look() -> httpx.Response:
+                if path != PULL:
+                    return await self._forward(path, body, kept)
+                return await self._pull(body, kept, handed)
+
+            response = await self._hold(path, look, receive)
         if response is not None:
             response.headers[SITE] = site
         return response
 
     async def _hold(
-        self, path: str, body: bytes, headers: dict[str, str], receive: Receive
+        self, path: str, look: Callable[[], Awaitable[httpx.Response]], receive: Receive
     ) -> httpx.Response | None:
-        """Ask until there is an answer, or the site hangs up, or it is time to say: nothing yet."""
+        """Look until there is an answer, the site hangs up, or it is time to say: nothing yet."""
         hung_up = asyncio.ensure_future(receive())
-        await asyncio.sleep(0)  # who is gone already gets no work, which would be lost
+        await asyncio.sleep(0)  # for who is gone already no work is fetched
         until = time.monotonic() + HOLD
         try:
             while not hung_up.done():
                 before, asked = self.changed(), time.monotonic()
-                response = await self._forward(path, body, headers)
+                response = await look()
                 wait = response.status_code == 200 and nothing_yet(path, response.content)
                 if not wait or time.monotonic() > until:
                     return response
@@ -212,6 +165,16 @@ class Door:
         finally:
             hung_up.cancel()
 
+    async def _pull(self, body: bytes, headers: dict[str, str], handed: Handed) -> httpx.Response:
+        """Work, the same again when it did not arrive; one look of a key after the other."""
+        async with handed.lock:
+            if handed.answer is not None and handed.question == body:
+                return handed.answer
+            response = await self._forward(PULL, body, headers)
+            if response.status_code == 200 and not nothing_yet(PULL, response.content):
+                handed.question, handed.answer = body, response
+            return response
+
     async def _forward(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         until = time.monotonic() + COMES_BACK
         while True:
@@ -225,8 +188,21 @@ class Door:
                 raise Refusal(503, 9010, "the SuperLink broke off; try again") from None
 
 
-async def _read(receive: Receive) -> bytes:
-    """The body of a request; raises `Refusal` when it is too large."""
+def _check_reply(body: bytes) -> None:
+    """Raise `Refusal` unless a site answers in its own name: Flower looks at `node` alone."""
+    try:
+        own = is_own_reply(body)
+    except ValueError:
+        raise Refusal(400, 9012, "the request is not what Flower sends to this path") from None
+    if not own:
+        raise Refusal(
+            403, 9011, "a site may send one answer at a time, in its own name and to the "
+            "coordinator; this request brings something else",
+        )  # fmt: skip
+
+
+async def _read(receive: Receive, add: Callable[[int], None]) -> bytes:
+    """The body of a request, whose bytes are given to `add`; raises `Refusal` if too large."""
     parts, size, more = [], 0, True
     while more:
         event = await receive()
@@ -236,6 +212,7 @@ async def _read(receive: Receive) -> bytes:
         size += len(part)
         if size > LARGEST:
             raise Refusal(413, 9007, f"the request is larger than {LARGEST} bytes")
+        add(len(part))
         parts.append(part)
         more = event.get("more_body", False)
     return b"".join(parts)

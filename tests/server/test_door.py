@@ -14,17 +14,23 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
-from flwr.proto.fleet_pb2 import PullMessagesResponse
-from flwr.proto.message_pb2 import Message, PullObjectResponse
+from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
+from flwr.proto.message_pb2 import Message, Metadata, PullObjectResponse
+from flwr.proto.node_pb2 import Node
 
 from medsa_model.site_keys import public_pem
 from server import door as module
-from server.door import Door, Keys, Refusal, Stamps, check_stamp
+from server import limits
+from server.door import Door
 from server.flower_private import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from server.stamps import TOLERANCE, Keys, Refusal, Stamps, check_stamp
 
 KEYS = {name: ec.generate_private_key(ec.SECP384R1()) for name in ("a", "b", "stranger", "revoked")}
 PEM = {name: public_pem(key.public_key()) for name, key in KEYS.items()}
-PULL, OBJECT, PUSH = (f"/v1/fleet/{x}" for x in ("pull-messages", "pull-object", "push-messages"))
+PULL, OBJECT, PUSH, BEAT, OTHER = (
+    f"/v1/fleet/{name}"
+    for name in ("pull-messages", "pull-object", "push-messages", "send-node-heartbeat", "get-run")
+)
 EMPTY = PullMessagesResponse().SerializeToString()
 WORK = PullMessagesResponse(messages_list=[Message()]).SerializeToString()
 LONGEST = 10.0  # seconds for one test; reached only by a fault
@@ -77,7 +83,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def ask(
-    door: Door, path: str = PUSH, headers: dict[str, str] | None = None, body: bytes = b"question",
+    door: Door, path: str = OTHER, headers: dict[str, str] | None = None, body: bytes = b"question",
     method: str = "POST", sender: str = "a",
 ) -> httpx.Response:  # fmt: skip
     """What the door answers to one request."""
@@ -137,7 +143,7 @@ def test_a_signed_request_goes_through_and_its_answer_comes_back():
         "x-medsa-site": "a",
     }  # fmt: skip
     (request,) = inner.requests
-    assert str(request.url) == f"https://superlink{PUSH}" and request.method == "POST"
+    assert str(request.url) == f"https://superlink{OTHER}" and request.method == "POST"
     assert request.content == b"\x01\x02"
     kept = {name: value for name, value in given.items() if name in request.headers}
     assert kept.keys() == {*stamp("a"), "content-type", "flwr-more"}
@@ -193,7 +199,7 @@ def test_every_call_of_a_site_has_a_path_that_goes_through():
     tables = [each for each in vars(translation).values() if isinstance(each, dict)]
     found = {key[1] for each in tables for key in each if isinstance(key, tuple)}
     fleet = {path for path in found if str(path).startswith("/v1/fleet/")}
-    assert len(fleet) >= 12 and {PULL, OBJECT, PUSH} <= fleet
+    assert len(fleet) >= 12 and {PULL, OBJECT, PUSH, BEAT, OTHER} <= fleet
     assert len(found - fleet) > 12
     assert {path for path in found if module.FLEET.fullmatch(path)} == fleet
 
@@ -287,7 +293,7 @@ def test_a_stamp_opens_once():
     inner, headers = Inner(), stamp("a")
     door = open_door(inner)
     assert ask(door, headers=headers).status_code == 200
-    for path in (PUSH, PULL):
+    for path in (OTHER, PULL):
         said = refused(ask(door, path, headers=headers), 401, 9006)
         assert said == "this stamp was used before: the request is a copy"
     assert len(inner.requests) == 1
@@ -321,7 +327,7 @@ def test_used_stamps_are_forgotten_when_a_clock_alone_refuses_them(monkeypatch):
     signatures = [encode_dss_signature(r, 1) for r in range(1, 10_003)]
     stamps = Stamps()
     assert all(stamps.use(each) for each in signatures) and len(stamps.seen) == 10_002
-    now[0] += 2 * module.TOLERANCE
+    now[0] += 2 * TOLERANCE
     assert not stamps.use(signatures[0]) and len(stamps.seen) == 10_002
     now[0] += 61
     assert stamps.use(encode_dss_signature(20_000, 1)) and len(stamps.seen) == 1
@@ -347,7 +353,7 @@ def test_of_a_header_that_is_there_twice_one_is_judged_and_passed_on():
         transport = httpx.ASGITransport(app=door)
         async with httpx.AsyncClient(transport=transport, base_url="https://door") as client:
             headers = [*one.items(), *two.items()]
-            return await client.post(PUSH, headers=headers, content=b"")
+            return await client.post(OTHER, headers=headers, content=b"")
 
     assert run(work()).status_code == 200
     (request,) = inner.requests
@@ -389,7 +395,7 @@ def test_too_large_requests_are_refused_before_they_are_whole(monkeypatch):
     said = refused(ask(door, body=b"x" * 1001), 413, 9007)
     assert said == "the request is larger than 1000 bytes"
     part = {"type": "http.request", "body": b"x" * 600, "more_body": True}
-    start, _ = call(door, PUSH, [part, part])  # the third part is never asked for
+    start, _ = call(door, OTHER, [part, part])  # the third part is never asked for
     assert start["status"] == 413
     assert len(inner.requests) == 1
 
@@ -399,7 +405,7 @@ def test_a_body_in_parts_arrives_whole():
     parts = [{"type": "http.request", "body": b"ab", "more_body": True},
              {"type": "http.request", "more_body": True},
              {"type": "http.request", "body": b"c"}]  # fmt: skip
-    start, _ = call(open_door(inner), PUSH, parts)
+    start, _ = call(open_door(inner), OTHER, parts)
     assert start["status"] == 200 and inner.requests[0].content == b"abc"
 
 
@@ -407,7 +413,7 @@ def test_a_request_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "SLOWEST", 0.02)
     inner = Inner()
     start, body = call(
-        open_door(inner), PUSH, [{"type": "http.request", "body": b"x", "more_body": True}]
+        open_door(inner), OTHER, [{"type": "http.request", "body": b"x", "more_body": True}]
     )
     assert start["status"] == 408 and b"9008" in body["body"]
     assert inner.requests == []
@@ -417,7 +423,7 @@ def test_a_connection_that_breaks_in_the_middle_reaches_nobody():
     inner = Inner()
     events = [{"type": "http.request", "body": b"x", "more_body": True},
               {"type": "http.disconnect"}]  # fmt: skip
-    start, _ = call(open_door(inner), PUSH, events)
+    start, _ = call(open_door(inner), OTHER, events)
     assert start["status"] == 400 and inner.requests == []
 
 
@@ -473,8 +479,7 @@ GONE = PullObjectResponse(object_found=False).SerializeToString()
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
-        (PUSH, b""), (PUSH, EMPTY), ("/v1/fleet/send-node-heartbeat", b""),
-        ("/v1/fleet/get-run", b""), (PULL, WORK), (OBJECT, READY), (OBJECT, GONE),
+        (OTHER, b""), (OTHER, EMPTY), (BEAT, b""), (PULL, WORK), (OBJECT, READY), (OBJECT, GONE),
         (PULL, httpx.Response(401, content=b"")), (PULL, httpx.Response(500, content=b"")),
     ],
 )  # fmt: skip
@@ -591,7 +596,7 @@ def test_a_superlink_that_stays_away_is_said_to_be_away(monkeypatch):
 def test_what_may_have_arrived_is_not_sent_twice(error):
     """The site decides: it knows whether it may be sent again."""
     inner = Inner(error("broken"))
-    said = refused(ask(open_door(inner), PUSH), 503, 9010)
+    said = refused(ask(open_door(inner), OTHER), 503, 9010)
     assert said == "the SuperLink broke off; try again"
     assert len(inner.requests) == 1
 
@@ -610,3 +615,267 @@ def test_the_way_to_the_superlink_is_closed_with_the_door():
 
     run(door({"type": "lifespan"}, receive, send))
     assert sent == [("lifespan.startup.complete", False), ("lifespan.shutdown.complete", True)]
+
+
+ME, SUPERLINK, ANOTHER = 7, 1, 8  # node ids
+
+
+def reply(**other: Any) -> Message:
+    """A message as the node `ME` sends it, but for `other` in its metadata."""
+    metadata = {"src_node_id": ME, "dst_node_id": SUPERLINK, "reply_to_message_id": "asked"}
+    return Message(metadata=Metadata(**metadata | other))
+
+
+def push(*messages: Message, node: int = ME) -> bytes:
+    """The body of a request that pushes `messages`."""
+    return PushMessagesRequest(node=Node(node_id=node), messages_list=messages).SerializeToString()
+
+
+def test_a_site_may_answer():
+    inner, body = Inner(), push(reply())
+    assert ask(open_door(inner), PUSH, body=body).content == b"answer"
+    assert [request.content for request in inner.requests] == [body]
+
+
+def test_what_flower_itself_makes_of_an_answer_goes_through():
+    """An order of the server, answered by a client app, as a SuperNode puts it on the wire."""
+    from flwr.app import Message as Order
+    from flwr.app import RecordDict
+    from flwr.common.serde import message_from_proto, message_to_proto
+
+    order = Message(metadata=Metadata(
+        run_id=3, message_id="asked", src_node_id=SUPERLINK, dst_node_id=ME, ttl=60,
+        message_type="train", created_at=1.8e9,
+    ))  # fmt: skip
+    order.content.SetInParent()
+    answer = Order(RecordDict(), reply_to=message_from_proto(order))
+    body = push(message_to_proto(answer))
+    assert ask(open_door(Inner()), PUSH, body=body).content == b"answer"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        push(reply(src_node_id=ANOTHER)), push(reply(), node=ANOTHER), push(reply(), node=0),
+        push(reply(src_node_id=SUPERLINK)), push(reply(src_node_id=0)),
+        push(reply(dst_node_id=ANOTHER)), push(reply(dst_node_id=ME)), push(reply(dst_node_id=0)),
+        push(reply(src_node_id=SUPERLINK, dst_node_id=ANOTHER, reply_to_message_id="")),
+        push(reply(reply_to_message_id="")), push(Message()), push(),
+        push(reply(), reply()), push(reply(), reply(src_node_id=ANOTHER)), b"",
+    ],
+)  # fmt: skip
+def test_a_site_sends_nothing_but_its_own_answer(body):
+    """Flower looks at the node of the request alone: else one could speak for all others."""
+    inner = Inner()
+    said = refused(ask(open_door(inner), PUSH, body=body), 403, 9011)
+    assert "one answer at a time, in its own name and to the coordinator" in said
+    assert inner.requests == []
+
+
+@pytest.mark.parametrize("body", [b"question", b"\xff", push(reply())[:-1]])
+def test_an_answer_that_cannot_be_read_is_refused(body):
+    inner = Inner()
+    said = refused(ask(open_door(inner), PUSH, body=body), 400, 9012)
+    assert said == "the request is not what Flower sends to this path"
+    assert inner.requests == []
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("between", [[], [BEAT], [BEAT, BEAT]])
+def test_work_that_did_not_arrive_is_given_again(between):
+    """Who asks for work has none: the connection broke before it came. The heart beats on."""
+    inner = Inner(WORK, b"alive", b"alive")
+    door = open_door(inner)
+    assert ask(door, PULL).content == WORK
+    for path in between:
+        ask(door, path)
+    again = [ask(door, PULL) for _ in range(2)]
+    assert [(answer.status_code, answer.content) for answer in again] == [(200, WORK)] * 2
+    assert again[0].headers["x-medsa-site"] == "a"
+    assert inner.paths == [PULL, *between]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("then", "body"),
+    [
+        ("/v1/fleet/get-run", b""), (OBJECT, b""), ("/v1/fleet/confirm-message-received", b""),
+        (PUSH, push(reply())), ("/v1/fleet/activate-node", b""),
+        ("/v1/fleet/deactivate-node", b""),
+    ],
+)  # fmt: skip
+def test_work_that_arrived_is_not_given_again(then, body):
+    """Whoever asks for the run or the arrays has it, also when he fails then; a site that was
+    started anew gets its own from the round loop."""
+    other = PullMessagesResponse(messages_list=[reply()]).SerializeToString()
+    inner = Inner(WORK, b"", other)
+    door = open_door(inner)
+    assert ask(door, PULL).content == WORK
+    ask(door, then, body=body)
+    assert ask(door, PULL).content == other
+    assert inner.paths == [PULL, then, PULL]
+
+
+@pytest.mark.usefixtures("quick")
+def test_work_is_given_again_to_the_same_node_alone():
+    first, second, third = (
+        PullMessagesResponse(messages_list=[reply(run_id=each)]).SerializeToString()
+        for each in range(3)
+    )
+    inner = Inner(first, second, third)
+    door = open_door(inner)
+    assert ask(door, PULL, body=b"node 7").content == first
+    assert ask(door, PULL, body=b"node 7", sender="b").content == second
+    assert ask(door, PULL, body=b"node 8").content == third
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_what_is_no_work_is_not_given_again(status):
+    inner = Inner(httpx.Response(status, content=WORK), WORK)
+    door = open_door(inner)
+    assert ask(door, PULL).status_code == status
+    assert ask(door, PULL).status_code == 200 and len(inner.requests) == 2
+
+
+class Slow:
+    """A SuperLink that answers with `answer` when it is told to; notes what waits for it."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.go = asyncio.Event()
+        self.asked: list[httpx.Request] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        await self.go.wait()
+        return httpx.Response(200, content=self.answer)
+
+    async def wait_for(self, count: int) -> None:
+        """Until so many requests wait."""
+        while len(self.asked) < count:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_work_that_was_fetched_for_somebody_who_hung_up_is_kept():
+    """He was there when the SuperLink was asked and gone when it answered; others ask no more
+    before that, since the work would be with the first."""
+
+    async def work() -> None:
+        inner = Slow(WORK)
+        door = open_door(inner)
+        gone = asyncio.Event()
+        events = [{"type": "http.request", "body": b""}]
+
+        async def receive() -> dict[str, Any]:
+            if events:
+                return events.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_: Any) -> None:
+            return
+
+        headers = [(name.encode(), value.encode()) for name, value in stamp("a").items()]
+        scope = {"type": "http", "method": "POST", "path": PULL, "headers": headers}
+        first = asyncio.create_task(door(scope, receive, send))
+        await inner.wait_for(1)
+        gone.set()
+        transport = httpx.ASGITransport(app=door)
+        async with httpx.AsyncClient(transport=transport, base_url="https://door") as client:
+            second = asyncio.create_task(client.post(PULL, headers=stamp("a"), content=b""))
+            while door.load.requests["a"] != 2:
+                await asyncio.sleep(0)
+            for _ in range(100):  # it gets as far as it can
+                await asyncio.sleep(0)
+            inner.go.set()
+            assert (await second).content == WORK
+        await first
+        assert len(inner.asked) == 1
+
+    run(work())
+
+
+async def post(door: Door, sender: str, path: str = OTHER, body: bytes = b"") -> httpx.Response:
+    """One of several requests at a time."""
+    transport = httpx.ASGITransport(app=door)
+    async with httpx.AsyncClient(transport=transport, base_url="https://door") as client:
+        return await client.post(path, headers=stamp(sender), content=body)
+
+
+def test_a_site_has_a_limit_of_its_own():
+    """Others do not notice; when a request ends there is room for another one."""
+
+    async def work() -> None:
+        inner = Slow(b"answer")
+        door = open_door(inner)
+        many = [asyncio.create_task(post(door, "a")) for _ in range(limits.AT_ONCE)]
+        await inner.wait_for(limits.AT_ONCE)
+        said = refused(await post(door, "a"), 503, 9013)
+        assert said.startswith(f"a has {limits.AT_ONCE} requests under way")
+        other = asyncio.create_task(post(door, "b"))
+        await inner.wait_for(limits.AT_ONCE + 1)
+        inner.go.set()
+        answers = [*await asyncio.gather(*many), await other, await post(door, "a")]
+        assert {answer.content for answer in answers} == {b"answer"}
+
+    run(work())
+
+
+def test_a_site_over_its_limit_is_refused_before_its_body_is_read(monkeypatch):
+    monkeypatch.setattr(limits, "AT_ONCE", 0)
+    events = [{"type": "http.request", "body": b"x", "more_body": True}]
+    start, _ = call(open_door(Inner()), OTHER, events)
+    assert start["status"] == 503 and len(events) == 1
+
+
+def test_strangers_do_not_count_for_a_site(monkeypatch):
+    """Whoever knows a site's public key could shut it out."""
+    monkeypatch.setattr(limits, "AT_ONCE", 0)
+    refused(ask(open_door(Inner()), headers=forged("a")), 401, 9005)
+
+
+def test_a_supernode_stays_below_the_limit():
+    """Also when requests of connections that broke are still under way twice over."""
+    from flwr.supercore import constant
+
+    threads = max(
+        constant.FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS,
+        constant.FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES,
+    )
+    assert 3 * (threads + 1) <= limits.AT_ONCE
+
+
+def test_bodies_of_all_sites_together_have_a_limit(monkeypatch):
+    """As long as they are needed, and of those that were refused no more."""
+    monkeypatch.setattr(limits, "BODIES", 1000)
+
+    async def work() -> None:
+        inner = Slow(b"answer")
+        door = open_door(inner)
+        first = asyncio.create_task(post(door, "a", body=b"x" * 600))
+        await inner.wait_for(1)
+        for _ in range(2):
+            said = refused(await post(door, "b", body=b"x" * 600), 503, 9014)
+            assert said == "the coordinator has too much to receive; try again"
+        second = asyncio.create_task(post(door, "b", body=b"x" * 400))
+        await inner.wait_for(2)
+        inner.go.set()
+        await asyncio.gather(first, second)
+        assert (await post(door, "b", body=b"x" * 1000)).content == b"answer"
+
+    run(work())
+
+
+def test_used_stamps_are_looked_through_once_a_minute(monkeypatch):
+    """And not for each request of a busy day."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stamps = Stamps()
+    for r in range(1, 10_003):
+        stamps.use(encode_dss_signature(r, 1))
+    seen = stamps.seen
+    now[0] += 59
+    assert stamps.use(encode_dss_signature(20_000, 1)) and stamps.seen is seen
+    now[0] += 1
+    assert stamps.use(encode_dss_signature(20_001, 1)) and stamps.seen is not seen
