@@ -10,8 +10,16 @@ from collections.abc import Callable
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.counted import count_evaluation, count_training
 from client.hospital import Site, evaluate_site, train_site
-from client.policy import check_model, check_run, check_size, check_training, read_run
+from client.policy import (
+    check_model,
+    check_part,
+    check_run,
+    check_size,
+    check_training,
+    read_run,
+)
 from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.errors import ManifestError, MedsaError
@@ -68,11 +76,19 @@ def _introduce(site: Site) -> RecordDict:
     return RecordDict({"site": facts, "cases": counts})
 
 
-def _unpack(site: Site, content: RecordDict, round_: int) -> tuple[RunConfig, AdapterState, Shapes]:
-    """Run, global state and its shapes, after everything that the site may refuse was checked."""
+def _unpack_run(site: Site, content: RecordDict) -> RunConfig:
+    """The run, in which the site takes part; raises `Refused`."""
     order = content.config_records["config"]
     config = read_run(str(order["run"]), str(order["version"]))
-    check_run(config, site.limits, site.classes, round_)
+    check_run(config, site.limits, site.classes)
+    return config
+
+
+def _unpack_state(
+    site: Site, content: RecordDict, config: RunConfig
+) -> tuple[AdapterState, Shapes]:
+    """Global state and its shapes, which fit the site's model; raises `Refused`."""
+    order = content.config_records["config"]
     arrays = content.array_records["arrays"]
     check_size(size_in_bytes(arrays), site.limits)
     built = site.built(config)
@@ -82,13 +98,15 @@ def _unpack(site: Site, content: RecordDict, round_: int) -> tuple[RunConfig, Ad
         check_state(state, built.manifest.shapes)
     except ManifestError as error:
         raise Refused(Reason.OTHER_TENSORS, str(error)) from error
-    return config, state, built.manifest.shapes
+    return state, built.manifest.shapes
 
 
 def _train(site: Site, content: RecordDict) -> RecordDict:
+    config = _unpack_run(site, content)
     round_ = int(str(content.config_records["config"]["round"]))
-    config, state, shapes = _unpack(site, content, round_)
-    check_training(config, site.limits, len(site.parts.get("train", ())))
+    check_training(config, site.limits, len(site.parts.get("train", ())), round_)
+    state, shapes = _unpack_state(site, content, config)
+    count_training(site.counted, config, round_)
     result = train_site(site, config, state, round_)
     metrics = {
         "num-examples": result.examples,
@@ -101,12 +119,19 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
 
 
 def _evaluate(site: Site, content: RecordDict) -> RecordDict:
+    config = _unpack_run(site, content)
     part = str(content.config_records["config"]["part"])
-    config, state, _ = _unpack(site, content, 0)
+    check_part(part)
     least = site.limits.least_evaluated_cases
+    too_few = Refused(Reason.TOO_FEW_CASES, f"fewer scored {part} cases than its limit {least}")
     if 0 < len(site.parts.get(part, ())) < least:
-        raise Refused(Reason.TOO_FEW_CASES, f"fewer {part} cases than its limit {least}")
+        raise too_few
+    state, _ = _unpack_state(site, content, config)
+    count_evaluation(site.counted, config, part)
     evaluation = evaluate_site(site, config, state, part)
+    # again, now that those without a structure are known: they are in no mean
+    if any(0 < scores["cases"] < least for scores in evaluation.summary().values()):
+        raise too_few
     scored = len({row.case for row in evaluation.rows})
     metrics: dict[str, float | int] = {"num-examples": scored, "empty": evaluation.empty}
     for prompt, scores in evaluation.summary().items():

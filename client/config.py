@@ -6,21 +6,34 @@ Paths are relative to the YAML file. The site's limits beat every wish of the co
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, field_validator
 
 from medsa_model.config import read_yaml, validate
 from medsa_model.data import DataSet
 from medsa_model.data.split import SplitOptions
 from medsa_model.section import Section
 
+LARGEST_PORT = 65535
 
-class Coordinator(Section):
+
+def check_port(address: str | None) -> str | None:
+    """`address` when its port can be one; raises `ValueError`."""
+    if address and not 1 <= int(address.rpartition(":")[2]) <= LARGEST_PORT:
+        raise ValueError(
+            f"the port is {address.rpartition(':')[2]}, expected one from 1 to {LARGEST_PORT}"
+        )
+    return address
+
+
+class CoordinatorAddress(Section):
     """Where the coordinator is."""
 
     address: str = Field(pattern=r"^[^\s/:]+:\d{1,5}$|^\[[0-9A-Fa-f:]+\]:\d{1,5}$")
     """`host:port`, an outbound HTTPS connection."""
     ca: Path | None = Path("ca.crt")
     """Certificate that the coordinator's must be signed by; empty: the system's authorities."""
+
+    _port = field_validator("address")(check_port)
 
 
 class Limits(Section):
@@ -32,12 +45,14 @@ class Limits(Section):
     """Most rounds of a run."""
     steps: int | None = Field(None, ge=1)
     """Most optimisation steps of a round."""
+    images: int | None = Field(None, ge=1)
+    """Most images of a round: steps times images of a step."""
     megabytes: float | None = Field(None, gt=0)
     """Largest adapter state, in 10^6 bytes."""
     least_training_cases: int = Field(1, ge=1)
     """Fewest training cases to take part with."""
     least_evaluated_cases: int = Field(1, ge=1)
-    """Fewest cases to report scores of: a mean of few cases says much about each."""
+    """Fewest scored cases to report scores of: a mean of few cases says much about each."""
 
 
 class SiteSplit(SplitOptions):
@@ -52,7 +67,7 @@ class SiteConfig(Section):
 
     site: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Name of the site, as the coordinator registered it."""
-    coordinator: Coordinator
+    coordinator: CoordinatorAddress
     key: Path = Path("site.key")
     """This site's private key; readable by nobody else."""
     state: Path = Path("state")
@@ -72,18 +87,35 @@ class SiteConfig(Section):
     """`host:port` of Flower's gRPC health service, for orchestrators; empty: a free port that only
     this machine reaches."""
     limits: Limits = Limits()
+    _file: Path = PrivateAttr(Path("site.yaml"))
+
+    _port = field_validator("health")(check_port)
+
+    @property
+    def file(self) -> Path:
+        """The YAML that this was read from, for messages."""
+        return self._file
 
 
 def load_site(path: Path, overrides: Sequence[str] = ()) -> SiteConfig:
-    """Read a site YAML; its paths become absolute. Raises `ConfigError`."""
+    """Read a site YAML; its paths become absolute and lose their `..`. Raises `ConfigError`."""
     config = validate(SiteConfig, read_yaml(path), overrides, path.name)
     base = path.resolve().parent
-    changes: dict[str, object] = {"key": base / config.key, "state": base / config.state}
+
+    def place(given: Path) -> Path:
+        whole = base / given
+        if whole.name == "..":
+            return whole.resolve()
+        return whole.parent.resolve() / whole.name  # a link keeps its name: weights are known by it
+
+    changes: dict[str, object] = {"key": place(config.key), "state": place(config.state)}
     if config.checkpoint:
-        changes["checkpoint"] = base / config.checkpoint
+        changes["checkpoint"] = place(config.checkpoint)
     if config.coordinator.ca:
-        ca = base / config.coordinator.ca
+        ca = place(config.coordinator.ca)
         changes["coordinator"] = config.coordinator.model_copy(update={"ca": ca})
     if config.data.root:
-        changes["data"] = config.data.model_copy(update={"root": base / config.data.root})
-    return config.model_copy(update=changes)
+        changes["data"] = config.data.model_copy(update={"root": place(config.data.root)})
+    loaded = config.model_copy(update=changes)
+    loaded._file = base / path.name
+    return loaded

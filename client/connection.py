@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from client.config import SiteConfig
-from client.flower_private import ask_the_door
+from client.flower_fleet import ask_the_door
 from medsa_model.errors import ConfigError, ConnectionProblem
 
 TIMEOUT = 10.0  # seconds

@@ -1,4 +1,6 @@
-"""Every private Flower name that a site uses, and nothing else. flwr is pinned for these.
+"""Messages from the SuperNode and answers to them, with Flower's private names. flwr is pinned.
+
+Those for the way to the coordinator are in `client/flower_fleet.py`; no other module has any.
 
 `tests/client/test_flower_private.py` holds the contract; raise the pin only when it passes.
 """
@@ -6,16 +8,13 @@
 import hashlib
 import io
 import zipfile
-from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import TIMESTAMP_HEADER, ErrorCode, SubStatus
+from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import (
     context_from_proto,
     fab_from_proto,
@@ -23,22 +22,16 @@ from flwr.common.serde import (
     message_to_proto,
     run_from_proto,
 )
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
-from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
     PullTaskInputRequest,
     SendTaskHeartbeatRequest,
 )
-from flwr.supercore.constant import (
-    FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLEET_HTTP_SIGNATURE_HEADER,
-    TaskType,
-)
+from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
@@ -55,8 +48,6 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
-from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
@@ -64,6 +55,8 @@ from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 APP = "fed-medsa/fed-medsa"
 FILES = {"pyproject.toml", ".info/CONTENT"}
 """All that a bundle of ours holds: no code."""
+Queue = RuntimeHttpClient
+"""An open connection to the SuperNode, which hands out tasks by it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,8 @@ class Task:
 
     client: RuntimeHttpClient
     heartbeat: HeartbeatSender
+    announced: Message
+    """The message without its content, which `pull` fetches."""
     tree: ObjectTree
     context: Context
     app: str
@@ -82,24 +77,28 @@ class Task:
     """Whether the bundle has the hash that the run promises."""
 
 
-def acquire(address: str, secret: bytes) -> str | None:
-    """Take the next message to answer from the SuperNode; its token, `None` if there is none.
-
-    Only tasks for a ClientApp are taken. Raises `httpx.HTTPError` when the SuperNode is away.
-    """
-    with _runtime(
+def open_queue(address: str, secret: bytes) -> Queue:
+    """A connection to the SuperNode at `address` for `acquire`; close it after the last one."""
+    return _runtime(
         address,
         RuntimeVersionHttpInterceptor(component_name="SuperExec"),
         SuperExecAuthHttpInterceptor(
             master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
         ),
-    ) as client:
-        request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-        return client.AcquireTask(request).token or None
+    )
+
+
+def acquire(queue: Queue) -> str | None:
+    """Take the next message to answer from the SuperNode; its token, `None` if there is none.
+
+    Only tasks for a ClientApp are taken. Raises `httpx.HTTPError` when the SuperNode is away.
+    """
+    request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+    return queue.AcquireTask(request).token or None
 
 
 def open_task(address: str, token: str) -> Task:
-    """Begin with a task; its heartbeats end with `push` or `drop`."""
+    """Begin with a task; its heartbeats end with `push`, `drop`, `give_up` or `leave`."""
     client = _runtime(
         address,
         RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
@@ -119,17 +118,18 @@ def open_task(address: str, token: str) -> Task:
         pulled = client.PullMessages(PullAppMessagesRequest())
         if not pulled.message_object_trees:
             raise ValueError("the SuperNode has no message for this task")
-    except Exception:
-        heartbeat.stop()
-        client.close()
+        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
+        TaskIdentity.node_id = task.context.node_id
+        run = run_from_proto(task.run)
+        content = fab_from_proto(task.fab).content
+        intact = hashlib.sha256(content).hexdigest() == run.fab_hash
+        context, tree = context_from_proto(task.context), pulled.message_object_trees[0]
+        announced = message_from_proto(pulled.messages_list[0])
+        announced.metadata.__dict__["_message_id"] = tree.object_id
+    except BaseException:
+        _close(heartbeat, client)
         raise
-    TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
-    TaskIdentity.node_id = task.context.node_id
-    run = run_from_proto(task.run)
-    content = fab_from_proto(task.fab).content
-    intact = hashlib.sha256(content).hexdigest() == run.fab_hash
-    context, tree = context_from_proto(task.context), pulled.message_object_trees[0]
-    return Task(client, heartbeat, tree, context, run.fab_id, content, intact)
+    return Task(client, heartbeat, announced, tree, context, run.fab_id, content, intact)
 
 
 def pull(task: Task, seconds: float) -> Message | None:
@@ -158,15 +158,43 @@ def push(task: Task, reply: Message) -> None:
         status = SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED
         push_task_output(task.client, task.context, status, "")
     finally:
-        task.heartbeat.stop()
-        task.client.close()
+        _close(task.heartbeat, task.client)
 
 
 def drop(task: Task) -> None:
-    """End a task whose message never came."""
-    push_task_output(task.client, None, SubStatus.FAILED, "")
-    task.heartbeat.stop()
-    task.client.close()
+    """End a task whose message never came, because there is a newer one.
+
+    For no other: a task that ends without a reply, but after its message arrived, would let the
+    SuperNode wait for that reply for ever.
+    """
+    try:
+        push_task_output(task.client, None, SubStatus.FAILED, "")
+    finally:
+        _close(task.heartbeat, task.client)
+
+
+def give_up(task: Task) -> None:
+    """End a task whose message could not be fetched: the coordinator may send it again.
+
+    When the SuperNode does not take this answer either, it gives the same one by itself as soon as
+    heartbeats are missing.
+    """
+    reason = "the site's worker could not fetch this message"
+    with suppress(httpx.HTTPError, RuntimeError):
+        push(task, Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=task.announced))
+
+
+def leave(task: Task) -> None:
+    """End the heartbeats of a task and say nothing: the SuperNode gives an error by itself."""
+    _close(task.heartbeat, task.client)
+
+
+def _close(heartbeat: HeartbeatSender, client: RuntimeHttpClient) -> None:
+    try:
+        if heartbeat.is_running:
+            heartbeat.stop()
+    finally:
+        client.close()
 
 
 def remember(message: Message, token: str) -> str:
@@ -203,32 +231,6 @@ def names_in(content: bytes) -> set[str]:
             return set(archive.namelist())
     except zipfile.BadZipFile as error:
         raise ValueError("the bundle is not a zip file") from error
-
-
-def ask_the_door(client: httpx.Client, key: ec.EllipticCurvePrivateKey) -> httpx.Response:
-    """A signed question about no run in particular: only the door's answer matters."""
-    content = GetRunRequest().SerializeToString()
-    return client.post("/v1/fleet/get-run", content=content, headers=signed(key))
-
-
-def deactivate(client: httpx.Client, key: ec.EllipticCurvePrivateKey, node_id: int) -> None:
-    """Tell the coordinator that an earlier process of this site has ended."""
-    content = DeactivateNodeRequest(node_id=node_id).SerializeToString()
-    with suppress(httpx.HTTPError):
-        client.post("/v1/fleet/deactivate-node", content=content, headers=signed(key))
-
-
-def signed(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
-    """The headers of a request to the Fleet API, signed now."""
-    stamp = datetime.now(UTC).isoformat()
-    public = public_key_to_bytes(key.public_key())
-    return {
-        "content-type": PROTOBUF_MEDIA_TYPE,
-        "accept": PROTOBUF_MEDIA_TYPE,
-        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public).decode(),
-        TIMESTAMP_HEADER: stamp,
-        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, stamp.encode())).decode(),
-    }
 
 
 def _runtime(address: str, *interceptors: object) -> RuntimeHttpClient:

@@ -25,6 +25,7 @@ class Site:
     `checkpoint` is the site's own copy of the backbone's weights, `None` for the embedded one.
     `workers` are processes that prepare batches. Training frames are kept in memory, in `kept`.
     `classes` are the names of the structures in its masks, `None` when they are the run's own.
+    `counted` is the file of `client/counted.py`; `None`, as in a simulation, counts nothing.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Site:
     kept: Kept = field(default_factory=dict, repr=False)
     classes: Sequence[str] | None = None
     limits: Limits = field(default_factory=Limits)
+    counted: Path | None = None
 
     def built(self, config: RunConfig) -> Built:
         """The adapted model of this run on this site's device."""

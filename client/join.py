@@ -3,7 +3,7 @@
 ::
 
     client/run.py (this process)
-     ├─ flower-supernode  dials out to the coordinator; its own port is on loopback
+     ├─ client.supernode  Flower's side: dials out to the coordinator; its own port is on loopback
      └─ client.worker     holds backbone and GPU; executes the installed ClientApp alone
 """
 
@@ -21,7 +21,8 @@ import httpx
 
 from client.config import SiteConfig
 from client.connection import FinalProblem, check_connection, open_client, read_key
-from client.flower_private import deactivate
+from client.flower_fleet import deactivate
+from client.reached import SUPERNODE
 from client.worker import READY, write_secret
 from medsa_model.checkpoint import write_json
 from medsa_model.child import start, stop
@@ -31,25 +32,30 @@ from medsa_model.logs import logger
 from medsa_model.loopback import free_port
 
 LOOK = 0.2  # seconds between looks at the children
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between tries to reach the coordinator
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between tries: to reach, to start again
+STEADY = 60.0  # seconds after which a SuperNode that ends is started again after the first wait
 CRASHES, WITHIN = 5, 900.0  # most crashes of the worker within so many seconds
 NODE = re.compile(rb"SuperNode ID: (\d+)")
 LARGEST_LOG = 20 * 2**20  # bytes; the log of the start before is kept beside
 
 
 @dataclass
-class Site:
-    """What runs at a site. `crashes` are the times (`time.monotonic()`) of the worker's ends."""
+class Processes:
+    """What runs at a site.
+
+    `crashes` are the times (`time.monotonic()`) of the worker's ends, `began` is when the
+    SuperNode was started and `wait` how long before that, in seconds, 0 for the first time.
+    """
 
     config: SiteConfig
     file: Path
     overrides: tuple[str, ...]
-    port: int
-    health: str
     secret_file: Path
     supernode: "subprocess.Popen[bytes] | None" = None
     worker: "subprocess.Popen[bytes] | None" = None
     crashes: list[float] = field(default_factory=list)
+    began: float = 0.0
+    wait: float = 0.0
 
 
 def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
@@ -61,14 +67,13 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
     lock = Lock(config.state / "lock", "client/run.py")
     secret_file = config.state / "secret"
     write_secret(secret_file, secrets.token_hex(32))
-    health = config.health or f"127.0.0.1:{free_port()}"
-    site = Site(config, file, overrides, free_port(), health, secret_file)
-    running = config.state / "running.json"
-    write_json(running, {"pid": os.getpid(), "health": health})
+    site = Processes(config, file, overrides, secret_file)
+    choose_health(config)
     try:
         wait_for_coordinator(config)
         end_earlier_node(config)
-        (config.state / READY).unlink(missing_ok=True)
+        for name in (READY, SUPERNODE):
+            (config.state / name).unlink(missing_ok=True)
         site.worker = start_worker(site)
         while True:
             time.sleep(LOOK)
@@ -86,20 +91,12 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
             if code is not None:
                 restart_worker(site, code)
             if site.supernode and site.supernode.poll() is not None:
-                logger.warning(
-                    "flower-supernode ended (%s) and is started again; when this repeats, another "
-                    "process takes part with this site's key (end that one, or tell the "
-                    "coordinator): see %s", site.supernode.returncode,
-                    config.state / "supernode.log",
-                )  # fmt: skip
-                wait_for_coordinator(config)
-                end_earlier_node(config)
-                site.supernode = start_supernode(site)
+                restart_supernode(site, site.supernode.returncode)
     finally:
         for child in (site.worker, site.supernode):
             if child:
                 stop(child)
-        running.unlink(missing_ok=True)
+        (config.state / "running.json").unlink(missing_ok=True)
         lock.release()
 
 
@@ -118,40 +115,72 @@ def wait_for_coordinator(config: SiteConfig) -> None:
             wait = min(2 * wait, LONGEST_WAIT)
 
 
-def start_supernode(site: Site) -> "subprocess.Popen[bytes]":
-    """Start Flower's client side; its output goes to `supernode.log`."""
-    config = site.config
+def choose_health(config: SiteConfig) -> str:
+    """Where the SuperNode tells how it is; noted for `--check`, with this process."""
+    health = config.health or f"127.0.0.1:{free_port()}"
+    write_json(config.state / "running.json", {"pid": os.getpid(), "health": health})
+    return health
+
+
+def start_supernode(site: Processes) -> "subprocess.Popen[bytes]":
+    """Start Flower's client side; its output goes to `supernode.log`.
+
+    Its ports are chosen now, since any program of this machine may take a port that is free. The
+    worker reads where it listens in the state folder.
+    """
+    config, port = site.config, free_port()
     command = [
-        str(Path(sys.executable).parent / "flower-supernode"),
+        sys.executable, "-P", "-m", "client.supernode",
         "--superlink", config.coordinator.address,
         "--auth-supernode-private-key", str(config.key),
-        "--isolation", "process", "--host", "127.0.0.1", "--port", str(site.port),
+        "--isolation", "process", "--host", "127.0.0.1", "--port", str(port),
         "--superexec-auth-secret-file", str(site.secret_file),
-        "--health-server-address", site.health,
+        "--health-server-address", choose_health(config),
     ]  # fmt: skip
     if config.coordinator.ca:
         command += ["--root-certificates", str(config.coordinator.ca)]
     log = config.state / "supernode.log"
     if log.exists() and log.stat().st_size > LARGEST_LOG:
         log.replace(log.with_suffix(".log.1"))
-    return start(command, log, {"FLWR_HOME": str(config.state / "flower"), "NO_COLOR": "1"})
+    write_json(config.state / SUPERNODE, {"address": f"127.0.0.1:{port}"})
+    site.began = time.monotonic()
+    return start(command, log, {**environment(config), "NO_COLOR": "1"})
 
 
-def start_worker(site: Site) -> "subprocess.Popen[bytes]":
+def restart_supernode(site: Processes, code: int) -> None:
+    """Start the SuperNode again, after longer and longer waits while it ends soon each time."""
+    steady = time.monotonic() - site.began > STEADY
+    site.wait = min(2 * site.wait, LONGEST_WAIT) if site.wait and not steady else FIRST_WAIT
+    logger.warning(
+        "flower-supernode ended (%s) and is started again in %.0f s; when this repeats, another "
+        "process takes part with this site's key (end that one, or tell the coordinator): see %s",
+        code, site.wait, site.config.state / "supernode.log",
+    )  # fmt: skip
+    time.sleep(site.wait)
+    wait_for_coordinator(site.config)
+    end_earlier_node(site.config)
+    site.supernode = start_supernode(site)
+
+
+def start_worker(site: Processes) -> "subprocess.Popen[bytes]":
     """Start the process that works; it writes to this terminal."""
     command = [
-        sys.executable, "-m", "client.worker", "--config", str(site.file),
-        "--address", f"127.0.0.1:{site.port}", "--secret-file", str(site.secret_file),
-        *site.overrides,
+        sys.executable, "-P", "-m", "client.worker", "--config", str(site.file),
+        "--secret-file", str(site.secret_file), *site.overrides,
     ]  # fmt: skip
+    return start(command, None, environment(site.config))
+
+
+def environment(config: SiteConfig) -> dict[str, str]:
+    """Variables of both children: these packages, and a folder for what Flower writes."""
     path = os.pathsep.join(
         [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     )
-    home = str(site.config.state / "flower")
-    return start(command, None, {"PYTHONPATH": path.rstrip(os.pathsep), "FLWR_HOME": home})
+    home = str(config.state / "flower")
+    return {"PYTHONPATH": path.rstrip(os.pathsep), "FLWR_HOME": home}
 
 
-def restart_worker(site: Site, code: int) -> None:
+def restart_worker(site: Processes, code: int) -> None:
     """Start the worker again; raises `FederationError` when it crashes again and again."""
     now = time.monotonic()
     site.crashes = [*(at for at in site.crashes if now - at < WITHIN), now]

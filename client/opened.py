@@ -35,6 +35,7 @@ def open_site(config: SiteConfig) -> Site:
         config.workers,
         classes=config.data.classes,
         limits=config.limits,
+        counted=config.state / "counted.json",
     )
 
 
@@ -42,7 +43,7 @@ def open_cases(config: SiteConfig) -> list[Case]:
     """The cases of this site; raises `ConfigError` when a root is needed and missing."""
     root = config.data.root
     if root is None and config.data.kind != "synthetic":
-        raise ConfigError("data.root is empty in the site YAML: say where the images lie")
+        raise ConfigError(f"data.root is empty in {config.file}: say where the images lie")
     cases = config.data.open(root or Path())
     if config.origin is None:
         return cases

@@ -11,9 +11,12 @@ from client.config import Limits
 from medsa_model import __version__
 from medsa_model.build import Built
 from medsa_model.config import RunConfig
+from medsa_model.logs import logger
 from medsa_model.refusals import Reason, Refused
 
 MEGABYTE = 10**6
+SCORED = ("val", "test")
+"""Parts whose cases may be scored: the training cases are not."""
 
 
 def read_run(text: str, version: str) -> RunConfig:
@@ -29,12 +32,10 @@ def read_run(text: str, version: str) -> RunConfig:
         ) from error
 
 
-def check_run(
-    config: RunConfig, limits: Limits, classes: Sequence[str] | None, round_: int
-) -> None:
+def check_run(config: RunConfig, limits: Limits, classes: Sequence[str] | None) -> None:
     """Whether the site takes part in the run at all; `classes` are the site's structures.
 
-    `round_` counts from 0. Raises `Refused`.
+    Raises `Refused`.
     """
     if limits.runs is not None and config.sha256 not in limits.runs:
         raise Refused(
@@ -43,19 +44,41 @@ def check_run(
             "engineer adds that to limits.runs",
         )
     if classes is not None and tuple(classes) != tuple(config.data.classes):
-        raise Refused(
-            Reason.OTHER_CLASSES,
-            f"the run asks for {', '.join(config.data.classes)}; this site's data has "
-            f"{', '.join(classes)}, in this order",
-        )
+        logger.error("the structures of this site's data are, in this order: %s",
+                     ", ".join(classes))  # fmt: skip
+        raise Refused(Reason.OTHER_CLASSES, _which_differ(config.data.classes, classes))
     if limits.rounds is not None and config.rounds > limits.rounds:
         raise Refused(Reason.OVER_LIMIT, f"{config.rounds} rounds, limit {limits.rounds}")
-    if not 0 <= round_ <= config.rounds:
-        raise Refused(Reason.OVER_LIMIT, f"round {round_} of a run of {config.rounds} rounds")
 
 
-def check_training(config: RunConfig, limits: Limits, cases: int) -> None:
-    """Whether the site trains in this round with its number of training `cases`."""
+def _which_differ(asked: Sequence[str], classes: Sequence[str]) -> str:
+    """Which of the run's structures do not fit, by position; the site's own are not named."""
+    known = [*classes[: len(asked)], *[None] * (len(asked) - len(classes))]
+    pairs = enumerate(zip(asked, known, strict=True), start=1)
+    differing = [f"{number} ({name})" for number, (name, ours) in pairs if name != ours]
+    said = [f"the run asks for {', '.join(asked)}"]
+    if differing:
+        said.append(f"the site's data has others at {', '.join(differing)}")
+    if len(classes) != len(asked):
+        said.append(f"the site's data has {'more' if len(classes) > len(asked) else 'fewer'}")
+    return "; ".join([*said, "their order matters, the site's log lists its own"])
+
+
+def check_part(part: str) -> None:
+    """Whether cases of `part` may be scored; raises `Refused`."""
+    if part not in SCORED:
+        raise Refused(Reason.OVER_LIMIT, f"scores of part {part!r}, expected {' or '.join(SCORED)}")
+
+
+def check_training(config: RunConfig, limits: Limits, cases: int, round_: int) -> None:
+    """Whether the site trains in this round with its number of training `cases`.
+
+    `round_` counts from 0. Raises `Refused`.
+    """
+    if not 0 <= round_ < config.rounds:
+        raise Refused(
+            Reason.OVER_LIMIT, f"round {round_}, counted from 0, of a run of {config.rounds} rounds"
+        )
     if cases < limits.least_training_cases:
         raise Refused(
             Reason.TOO_FEW_CASES,
@@ -64,6 +87,13 @@ def check_training(config: RunConfig, limits: Limits, cases: int) -> None:
     steps = config.train.steps_for(cases)
     if limits.steps is not None and steps > limits.steps:
         raise Refused(Reason.OVER_LIMIT, f"{steps} steps in a round, limit {limits.steps}")
+    images = steps * config.train.batch_size
+    if limits.images is not None and images > limits.images:
+        raise Refused(
+            Reason.OVER_LIMIT,
+            f"{images} images in a round ({steps} steps of {config.train.batch_size}), limit "
+            f"{limits.images}",
+        )
 
 
 def check_size(size_in_bytes: int, limits: Limits) -> None:

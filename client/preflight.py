@@ -37,6 +37,7 @@ def preflight(config: SiteConfig) -> Iterator[Finding]:
         ("device", device),
         ("backbone", checkpoint),
         ("data", data),
+        ("limits", limits),
         ("disk", disk),
         ("key", key),
         ("coordinator", coordinator),
@@ -90,6 +91,17 @@ def data(config: SiteConfig) -> str:
     counts = ", ".join(f"{len(cases)} {part}" for part, cases in site.parts.items())
     classes = ", ".join(config.data.classes)
     return f"{counts} cases; structures {classes}" + (f"; {empty} without any" if empty else "")
+
+
+def limits(config: SiteConfig) -> str:
+    """What the coordinator may ask for, and the runs that this site takes part in."""
+    runs = config.limits.runs
+    if runs is None:
+        allowed = "every run is accepted (limits.runs is empty)"
+    else:
+        allowed = f"runs {', '.join(runs)}" if runs else "no run is accepted (limits.runs is [])"
+    others = config.limits.model_dump(exclude={"runs"}).items()
+    return "; ".join([allowed, *(f"{key} {'any' if n is None else n}" for key, n in others)])
 
 
 def disk(config: SiteConfig) -> str:

@@ -1,7 +1,7 @@
 """The resident worker: the process that holds the GPU and answers the coordinator's messages.
 
 `python -m client.worker`, started by `client/run.py`. The backbone is loaded once. What it executes
-is the ClientApp of the installed wheel; a run's bundle is looked at and never unpacked. Ends with 0
+is the ClientApp of this installation; a run's bundle is looked at and never unpacked. Ends with 0
 after the farewell, with 1 for an error that a new start would not mend, and otherwise is started
 again.
 """
@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 
 from client.app import FAREWELL, make_app
 from client.config import load_site
+from client.flower_fleet import confine
 from client.flower_private import (
     APP,
     FILES,
@@ -25,6 +26,8 @@ from client.flower_private import (
     acquire,
     answer_for,
     drop,
+    give_up,
+    leave,
     names_in,
     open_task,
     pull,
@@ -32,8 +35,9 @@ from client.flower_private import (
     remember,
 )
 from client.opened import check_cases, open_site
+from client.reached import SUPERNODE, SuperNode, check_owner, hang_up, reach
 from medsa_model.child import end_with_parent
-from medsa_model.errors import MedsaError
+from medsa_model.errors import ConnectionProblem, MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.refusals import Reason, Refused
 
@@ -43,17 +47,18 @@ PAUSE = 0.03  # seconds between looks for a message
 AWAY = 0.5  # seconds between tries while the SuperNode is away
 ARRIVAL = 2.0  # seconds to wait for a message before looking for a newer one
 DELIVERY = 2.0  # seconds for the SuperNode to send the last answer
+EXPECTED = (httpx.HTTPError, RuntimeError, ValueError, FileNotFoundError, ConnectionProblem)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of this process."""
     parser = argparse.ArgumentParser(prog="python -m client.worker")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--address", required=True)
     parser.add_argument("--secret-file", type=Path, required=True)
     parser.add_argument("override", nargs="*")
     options = parser.parse_args(arguments)
     end_with_parent()
+    confine()
     set_up(verbose=False)
     try:
         config = load_site(options.config, options.override)
@@ -64,31 +69,39 @@ def main(arguments: list[str] | None = None) -> int:
     except MedsaError as error:
         print(f"client/run.py: {error}", file=sys.stderr)
         return 1
-    secret = options.secret_file.read_bytes()
+    supernode = SuperNode(config.state / SUPERNODE, options.secret_file.read_bytes())
     (config.state / READY).touch()
     try:
-        serve(make_app(lambda _: site), options.address, secret, config.state / "token")
+        serve(make_app(lambda _: site), supernode, config.state / "token")
     except Exception:
         logger.exception("unexpected error between two messages")
         return CRASHED
     return 0
 
 
-def serve(app: ClientApp, address: str, secret: bytes, unfinished: Path) -> None:
+def serve(app: ClientApp, supernode: SuperNode, unfinished: Path) -> None:
     """Answer messages until the farewell.
 
     What is at work is noted in the file `unfinished`: a worker that starts after one that was
     killed tells the coordinator at once, instead of letting it wait for a minute.
     """
+    problem = ""
     while True:
         try:
+            reach(supernode)
             if unfinished.exists():
                 memory = unfinished.read_text()
                 unfinished.unlink()
-                answer_for(address, memory)
-            taken = take(address, secret)
-        except (httpx.HTTPError, RuntimeError, ValueError):
-            time.sleep(AWAY)  # the SuperNode is away, or has given the message up
+                answer_for(supernode.address, memory)
+            taken = take(supernode)
+        except Exception as error:  # the SuperNode is away, or has given the message up
+            hang_up(supernode)
+            if not isinstance(error, EXPECTED):
+                logger.exception("unexpected error while taking a message")
+            elif isinstance(error, ConnectionProblem) and str(error) != problem:
+                problem = str(error)
+                logger.warning("%s", problem)
+            time.sleep(AWAY)
             continue
         if taken is None:
             time.sleep(PAUSE)
@@ -97,50 +110,77 @@ def serve(app: ClientApp, address: str, secret: bytes, unfinished: Path) -> None
         write_secret(unfinished, remember(message, token))
         kind, started = message.metadata.message_type, time.monotonic()
         reply = answer(app, task, message)
+        outcome = "refused or failed" if reply.has_error() else "answered"
         try:
-            push(task, reply)
-        except (httpx.HTTPError, RuntimeError) as error:
-            kind_of_error = type(error).__name__
-            logger.warning("the answer was not taken (%s); it is asked for again", kind_of_error)
+            deliver(task, reply, supernode.address)
+        except Exception as error:
+            outcome += f", but not delivered ({type(error).__name__}): it is asked for again"
         unfinished.unlink(missing_ok=True)
-        logger.info(
-            "%s, round %s: %s in %.1f s", kind, message.metadata.group_id,
-            "refused or failed" if reply.has_error() else "answered", time.monotonic() - started,
-        )  # fmt: skip
+        logger.info("%s, round %s, %.1f s: %s", kind, message.metadata.group_id,
+                    time.monotonic() - started, outcome)  # fmt: skip
         if kind == FAREWELL:
+            hang_up(supernode)
             time.sleep(DELIVERY)
             return
 
 
-def take(address: str, secret: bytes) -> tuple[Task, Message, str] | None:
+def take(supernode: SuperNode) -> tuple[Task, Message, str] | None:
     """The next message with its task and token; `None` when there is none.
 
     The SuperNode hands out a task before its message has arrived, and handles one message at a
     time: when there is a newer task, the message of this one will never come.
     """
-    token = acquire(address, secret)
-    if token is None:
-        return None
-    task = open_task(address, token)
-    try:
-        while (message := pull(task, ARRIVAL)) is None:
-            if newer := acquire(address, secret):
-                drop(task)
-                token, task = newer, open_task(address, newer)
-    except (httpx.HTTPError, RuntimeError, ValueError):
+    token = acquire(reach(supernode))
+    while token is not None:
+        task, newer = open_task(supernode.address, token), None
+        try:
+            while (message := pull(task, ARRIVAL)) is None:
+                if newer := acquire(reach(supernode)):
+                    break
+        except ConnectionProblem:
+            leave(task)
+            raise
+        except (httpx.HTTPError, RuntimeError):
+            give_up(task)
+            raise
+        except Exception as error:  # whatever the coordinator sent as a message
+            logger.exception("a message that cannot be read")
+            push(task, failed(task.announced, error))
+            return None
+        if message is not None:
+            return task, message, token
         drop(task)
+        token = newer
+    return None
+
+
+def deliver(task: Task, reply: Message, address: str) -> None:
+    """Hand the reply to the SuperNode at `address`, if it is still the one that listens there."""
+    try:
+        check_owner(address)
+    except ConnectionProblem:
+        leave(task)
         raise
-    return task, message, token
+    push(task, reply)
 
 
 def answer(app: ClientApp, task: Task, message: Message) -> Message:
     """What the installed app says, or why the run is refused before it is asked."""
     try:
         check_bundle(task)
+        return app(message=message, context=task.context)
     except Refused as refused:
         logger.error("refused: %s", refused)
         return Message(Error(refused.reason, str(refused)), reply_to=message)
-    return app(message=message, context=task.context)
+    except Exception as error:  # such as a type of message that the app does not have
+        logger.exception("unexpected error while answering")
+        return failed(message, error)
+
+
+def failed(message: Message, error: Exception) -> Message:
+    """The answer to a message that this site cannot work on: of `error` only its kind is told."""
+    reason = f"{type(error).__name__} (details in the site's log)"
+    return Message(Error(Reason.FAILED, reason), reply_to=message)
 
 
 def check_bundle(task: Task) -> None:

@@ -1,7 +1,7 @@
 """What a site can refuse, as codes that cross the wire with a sentence for both sides.
 
-A refusal is written for the coordinator: its text holds only what the coordinator sent, names of
-the site's limits, hashes and versions. Of any other error only the kind crosses the wire.
+A refusal is written for the coordinator: its text holds only what the coordinator sent, how often
+it asked, the site's limits, hashes and versions. Of any other error only the kind crosses the wire.
 """
 
 from enum import IntEnum

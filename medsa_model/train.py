@@ -27,9 +27,9 @@ class Train(Section):
     """Optimiser steps of every site in a round; empty: `epochs` decides."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the site's own training cases in a round; give this or `steps`."""
-    batch_size: int = Field(12, ge=1)
+    batch_size: int = Field(12, ge=1, le=4096)
     """Images a step."""
-    prompts_per_image: int = Field(2, ge=1)
+    prompts_per_image: int = Field(2, ge=1, le=256)
     """Prompts drawn for every image of a step; the image is encoded once."""
     rate: float = Field(2e-3, gt=0, allow_inf_nan=False)
     """Learning rate of AdamW in the first round; falls to a twentieth as a cosine over the run."""

@@ -130,11 +130,13 @@ def is_usable(parts: Mapping[str, Sequence[str]]) -> bool:
 
 
 def write_split(split: Split, path: Path) -> None:
-    """Write `split` with its sha256 as JSON."""
+    """Write `split` with its sha256 as JSON, whole or not at all."""
     content = {
         "kind": split.kind, "seed": split.seed, "sha256": split.sha256(), "sites": split.sites,
     }  # fmt: skip
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 class _Parts(Section):

@@ -99,6 +99,13 @@ def raising(error: Exception) -> Case:
     return Case(CASE, PATIENT, "site_a", None, load)
 
 
+def without_structure(site: Site) -> Case:
+    """The site's first test case with an empty mask."""
+    sample = site.parts["test"][0].load()
+    bare = dataclasses.replace(sample, mask=torch.zeros_like(sample.mask))
+    return Case(CASE, PATIENT, "site_a", None, lambda: bare)
+
+
 def test_query_answers_name_version_and_counts(site):
     content = ask(lambda _: site, "query").content
     assert dict(content.config_records["site"]) == {"site": "site_a", "version": __version__}
@@ -195,6 +202,7 @@ LIMITED = {
     "a run that is not on the list": ({"runs": ("0" * 64,)}, Reason.RUN_NOT_ALLOWED),
     "too many rounds": ({"rounds": 1}, Reason.OVER_LIMIT),
     "too many steps": ({"steps": 1}, Reason.OVER_LIMIT),
+    "too many images": ({"images": 3}, Reason.OVER_LIMIT),
     "too large a state": ({"megabytes": 0.1}, Reason.OVER_LIMIT),
     "too few training cases": ({"least_training_cases": 4}, Reason.TOO_FEW_CASES),
 }
@@ -210,7 +218,7 @@ def test_the_limits_of_a_site_beat_the_wishes_of_the_coordinator(site, limits, c
 def test_limits_that_are_kept_refuse_nothing(site):
     config = configuration()
     size = built(config).manifest.size_in_bytes / 1e6
-    site.limits = Limits(runs=(config.sha256,), rounds=2, steps=2, megabytes=size * 1.05,
+    site.limits = Limits(runs=(config.sha256,), rounds=2, steps=2, images=4, megabytes=size * 1.05,
                          least_training_cases=3, least_evaluated_cases=2)  # fmt: skip
     assert metrics(ask(lambda _: site, "train", order(config)))
     assert metrics(ask(lambda _: site, "evaluate", order(config, part="test")))
@@ -222,20 +230,81 @@ def test_scores_of_too_few_cases_are_not_told(site):
     assert reason(ask(lambda _: site, "evaluate", content), Reason.TOO_FEW_CASES)
 
 
+def test_cases_without_a_structure_do_not_make_a_mean_of_few_one_of_many(site):
+    """Else one patient's score could be told between any number of empty masks."""
+    content = order(configuration(), part="test")
+    site.parts = {"test": [without_structure(site), *site.parts["test"]]}
+    site.limits = Limits(least_evaluated_cases=3)
+    said = reason(ask(lambda _: site, "evaluate", content), Reason.TOO_FEW_CASES)
+    assert "fewer scored test cases than its limit 3" in said
+    site.limits = Limits(least_evaluated_cases=2)
+    assert metrics(ask(lambda _: site, "evaluate", content))["click/cases"] == 2
+
+
+def test_too_few_cases_are_not_even_read(site):
+    site.limits = Limits(least_evaluated_cases=3)
+    site.parts = {"test": [raising(AssertionError("read"))] * 2}
+    content = order(configuration(), part="test")
+    assert reason(ask(lambda _: site, "evaluate", content), Reason.TOO_FEW_CASES)
+
+
 def test_structures_by_other_names_are_refused(site):
     """Else masks of one structure would train the model of another one."""
     names = tuple(configuration().data.classes)
     site.classes = names[::-1]
     said = reason(ask(lambda _: site, "train", order(configuration())), Reason.OTHER_CLASSES)
-    assert ", ".join(names) in said and ", ".join(names[::-1]) in said
+    assert ", ".join(names) in said and ", ".join(names[::-1]) not in said
     site.classes = names
     assert metrics(ask(lambda _: site, "train", order(configuration())))
 
 
-@pytest.mark.parametrize("round_", ["-1", "3"])
+@pytest.mark.parametrize("round_", ["-1", "2", "3"])
 def test_a_round_that_the_run_does_not_have_is_refused(site, round_):
     content = order(configuration(), round=round_)
     assert reason(ask(lambda _: site, "train", content), Reason.OVER_LIMIT)
+    assert metrics(ask(lambda _: site, "train", order(configuration(), round="1")))
+
+
+def test_a_run_without_rounds_is_scored(site):
+    content = order(configuration(rounds=0), part="test")
+    assert metrics(ask(lambda _: site, "evaluate", content))
+    content = order(configuration(rounds=0))
+    assert reason(ask(lambda _: site, "train", content), Reason.OVER_LIMIT)
+
+
+def test_a_round_that_is_asked_for_again_and_again_is_refused(site, tmp_path, monkeypatch):
+    """Else no limit on rounds would bound a site's work."""
+    monkeypatch.setattr("client.counted.REPEATS", 2)
+    site.counted = tmp_path / "counted.json"
+    for _ in range(2):
+        assert metrics(ask(lambda _: site, "train", order(configuration())))
+    said = reason(ask(lambda _: site, "train", order(configuration())), Reason.OVER_LIMIT)
+    assert "the round was trained 2 times already;" in said
+    assert metrics(ask(lambda _: site, "train", order(configuration(), round="1")))
+
+
+def test_scores_that_are_asked_for_again_and_again_are_refused(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("client.counted.EVALUATIONS", 1)
+    site.counted = tmp_path / "counted.json"
+    config = configuration(rounds=1)
+    for _ in range(2):
+        assert metrics(ask(lambda _: site, "evaluate", order(config, part="test")))
+    said = reason(ask(lambda _: site, "evaluate", order(config, part="test")), Reason.OVER_LIMIT)
+    assert "its test cases were evaluated 2 times already;" in said
+    assert metrics(ask(lambda _: site, "evaluate", order(config, part="val")))
+
+
+def test_what_is_refused_is_not_counted(site, tmp_path):
+    site.counted = tmp_path / "counted.json"
+    site.limits = Limits(steps=1)
+    assert reason(ask(lambda _: site, "train", order(configuration())), Reason.OVER_LIMIT)
+    assert not site.counted.exists()
+
+
+@pytest.mark.parametrize("part", ["train", "other", "DOE^JOHN"])
+def test_only_cases_that_are_held_back_are_scored(site, part):
+    content = order(configuration(), part=part)
+    assert reason(ask(lambda _: site, "evaluate", content), Reason.OVER_LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
@@ -309,20 +378,20 @@ def test_evaluate_asks_with_the_prompts_of_the_run(site):
 
 
 def test_a_part_that_the_site_does_not_have_gives_no_scores(site):
-    found = metrics(ask(lambda _: site, "evaluate", order(configuration(), part="other")))
+    site.parts = {"train": site.parts["train"]}
+    found = metrics(ask(lambda _: site, "evaluate", order(configuration(), part="val")))
     assert dict(found) == {"num-examples": 0, "empty": 0}
 
 
 def test_a_case_without_a_structure_is_counted_and_not_scored(site):
-    sample = site.parts["test"][0].load()
-    bare = dataclasses.replace(sample, mask=torch.zeros_like(sample.mask))
-    empty = Case(CASE, PATIENT, "site_a", None, lambda: bare)
-    full = site.parts["test"][0]
-    site.parts = {"with": [empty, full], "without": [full], "empty": [empty]}
-    both, alone, nothing = (
-        dict(metrics(ask(lambda _: site, "evaluate", order(configuration(), part=part))))
-        for part in ("with", "without", "empty")
-    )
+    empty, full = without_structure(site), site.parts["test"][0]
+
+    def scores(*cases: Case) -> dict[str, object]:
+        site.parts = {"test": cases}
+        content = order(configuration(), part="test")
+        return dict(metrics(ask(lambda _: site, "evaluate", content)))
+
+    both, alone, nothing = scores(empty, full), scores(full), scores(empty)
     assert both == alone | {"empty": 1} and alone["empty"] == 0
     assert both["num-examples"] == both["click/cases"] == both["box/cases"] == 1
     assert nothing == {"num-examples": 0, "empty": 1}

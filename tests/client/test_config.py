@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.config import Coordinator, Limits, SiteConfig, load_site
+from client.config import CoordinatorAddress, Limits, SiteConfig, load_site
 from medsa_model.errors import ConfigError
 
 MINIMAL: dict[str, object] = {
@@ -50,7 +50,7 @@ def test_paths_are_relative_to_the_yaml_file(tmp_path, monkeypatch):
         config = load_site(given)
         kit = (tmp_path / "kit").resolve()
         assert config.key == kit / "keys" / "k" and config.key.is_absolute()
-        assert config.state.resolve() == (tmp_path / "s").resolve()
+        assert config.state == (tmp_path / "s").resolve()  # messages name no `..`
         assert config.checkpoint == kit / "w.pth"
         assert config.data.root == kit / "images"
         assert config.coordinator.ca == kit / "c" / "ca.crt"
@@ -62,6 +62,34 @@ def test_whole_paths_stay_as_they_are(tmp_path):
     config = load_site(write(tmp_path, key="/etc/k", state="/var/s", checkpoint="/w", data=data))
     found = [config.key, config.state, config.checkpoint, config.data.root]
     assert [str(path) for path in found] == ["/etc/k", "/var/s", "/w", "/mnt/images"]
+
+
+@pytest.mark.parametrize("given", ["..", "a/../..", "a/.."])
+def test_a_path_may_end_above(tmp_path, given):
+    (tmp_path / "kit" / "a").mkdir(parents=True)
+    config = load_site(write(tmp_path / "kit", state=given))
+    assert config.state == (tmp_path / "kit" / given).resolve() and ".." not in str(config.state)
+
+
+def test_a_link_keeps_its_name(tmp_path):
+    """Official weights are known by it."""
+    (tmp_path / "blob").touch()
+    (tmp_path / "sam_vit_b_01ec64.pth").symlink_to(tmp_path / "blob")
+    config = load_site(write(tmp_path, checkpoint="sam_vit_b_01ec64.pth"))
+    assert config.checkpoint == tmp_path / "sam_vit_b_01ec64.pth"
+
+
+def test_a_configuration_knows_its_file(tmp_path, monkeypatch):
+    """For messages about what is missing in it."""
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert load_site(Path("site.yaml")).file == tmp_path / "site.yaml"
+
+
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_health_port_that_can_be_none(tmp_path, port):
+    said = problems(tmp_path, health=f"127.0.0.1:{port}")
+    assert "\n  health " in said and f"the port is {port}, expected one from 1 to 65535" in said
 
 
 def test_without_a_ca_the_systems_authorities_are_asked(tmp_path):
@@ -111,16 +139,16 @@ def test_a_file_that_is_missing_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "address", ["coordinator.example.org:9092", "10.0.0.1:1", "[::1]:9092", "[fd00::12AB]:443"]
+    "address", ["coordinator.example.org:9092", "10.0.0.1:1", "[::1]:65535", "[fd00::12AB]:443"]
 )
 def test_addresses(address):
-    assert Coordinator(address=address).address == address
+    assert CoordinatorAddress(address=address).address == address
 
 
 @pytest.mark.parametrize(
     "address",
     ["coordinator.example.org", "https://host:9092", "host:", ":9092", "host:port", "::1:9092",
-     "host:9092/x", "ho st:9092", "[::1]", "host:123456"],
+     "host:9092/x", "ho st:9092", "[::1]", "host:123456", "host:0", "host:65536", "[::1]:99999"],
 )  # fmt: skip
 def test_what_is_no_address(tmp_path, address):
     assert "coordinator.address" in problems(tmp_path, coordinator={"address": address})
@@ -132,9 +160,10 @@ def test_names_that_cannot_be_folders(tmp_path, site):
 
 
 def test_a_limit_is_never_negative(tmp_path):
-    names = ("rounds", "steps", "megabytes", "least_training_cases", "least_evaluated_cases")
+    names = ("rounds", "steps", "images", "megabytes", "least_training_cases",
+             "least_evaluated_cases")  # fmt: skip
     said = problems(tmp_path, limits=dict.fromkeys(names, 0))
-    assert "(5 problems)" in said and all(f"limits.{name} " in said for name in names)
+    assert "(6 problems)" in said and all(f"limits.{name} " in said for name in names)
 
 
 def test_a_loaded_configuration_cannot_be_changed(tmp_path):

@@ -29,7 +29,7 @@ from client import connection, join
 from client.cli import main
 from client.config import SiteConfig, load_site
 from client.connection import FinalProblem, check_connection, clock_skew, open_client, read_key
-from client.flower_private import signed
+from client.flower_fleet import signed
 from medsa_model.errors import ConnectionProblem, FederationError
 from medsa_model.logs import logger
 from medsa_model.loopback import free_port
@@ -288,7 +288,7 @@ def test_a_clock_that_is_wrong(reach, site, says, monkeypatch):
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(hours=1)
 
-    monkeypatch.setattr("client.flower_private.datetime", Ahead)
+    monkeypatch.setattr("client.flower_fleet.datetime", Ahead)
     monkeypatch.setattr(connection, "datetime", Ahead)
     said = says(reach(door(site)))
     difference = float(said.split("clock differs by ")[1].split(" s:")[0])

@@ -91,6 +91,7 @@ def test_what_the_yaml_says_reaches_the_site(tmp_path):
     assert (site.limits.steps, site.limits.least_training_cases) == (5, 3)
     assert (site.checkpoint, site.workers) == (tmp_path / "weights.pth", 2)
     assert site.classes == ("nodule", "body", "core")
+    assert site.counted == tmp_path / "state" / "counted.json"
 
 
 def test_a_folder_beside_the_yaml(tmp_path):
@@ -109,8 +110,9 @@ def test_a_folder_with_several_sites(tmp_path):
 
 def test_data_without_a_root_says_what_to_set(tmp_path):
     """The one key that a kit cannot know."""
-    with pytest.raises(ConfigError, match=r"data\.root is empty in the site YAML"):
+    with pytest.raises(ConfigError) as caught:
         open_site(config(tmp_path, data={"kind": "folder"}))
+    assert f"data.root is empty in {tmp_path / 'site.yaml'}: say where" in str(caught.value)
     assert not (tmp_path / "state").exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client.config import Limits
-from client.policy import check_model, check_run, check_size, check_training, read_run
+from client.policy import check_model, check_part, check_run, check_size, check_training, read_run
 from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.refusals import SENTENCES, Reason, Refused
@@ -53,50 +53,73 @@ def test_of_many_unknown_settings_five_are_named():
 
 
 def test_without_limits_a_site_takes_part():
-    check_run(configuration(), Limits(), None, 0)
-    check_run(configuration(), Limits(), CLASSES, 4)
-    check_training(configuration(), Limits(), 1)
+    check_run(configuration(), Limits(), None)
+    check_run(configuration(), Limits(), CLASSES)
+    check_training(configuration(), Limits(), 1, 3)
     check_size(10**12, Limits())
 
 
 def test_a_run_that_was_not_agreed_to_is_named_by_its_hash():
     """Which the engineer can copy, and compare on the telephone."""
     config = configuration()
-    refused = refusal(check_run, config, Limits(runs=()), None, 0)
+    refused = refusal(check_run, config, Limits(runs=()), None)
     assert refused.reason == Reason.RUN_NOT_ALLOWED
     assert config.sha256 in str(refused) and "limits.runs" in str(refused)
-    check_run(config, Limits(runs=("0" * 64, config.sha256)), None, 0)
+    check_run(config, Limits(runs=("0" * 64, config.sha256)), None)
 
 
 def test_any_changed_setting_makes_it_another_run():
     limits = Limits(runs=(configuration().sha256,))
     for other in ({"rounds": 5}, {"seed": 1}, {"train": {"steps": 26}}):
-        refused = refusal(check_run, configuration(**other), limits, None, 0)
+        refused = refusal(check_run, configuration(**other), limits, None)
         assert refused.reason == Reason.RUN_NOT_ALLOWED
 
 
 @pytest.mark.parametrize("classes", [CLASSES[::-1], CLASSES[:2], (*CLASSES, "nodule_2"), ()])
 def test_structures_must_be_the_same_in_the_same_order(classes):
-    refused = refusal(check_run, configuration(), Limits(), classes, 0)
+    refused = refusal(check_run, configuration(), Limits(), classes)
     assert refused.reason == Reason.OTHER_CLASSES
-    assert "nodule, body, core; this site's data has" in str(refused)
+    assert "the run asks for nodule, body, core; the site's data has" in str(refused)
+
+
+DIFFERENT = {
+    "one other": (("nodule", "TUMOUR", "core"), "others at 2 (body);"),
+    "all others": (("X", "Y", "Z"), "others at 1 (nodule), 2 (body), 3 (core);"),
+    "another order": (CLASSES[::-1], "others at 1 (nodule), 3 (core);"),
+    "one more": ((*CLASSES, "TUMOUR"), "nodule, body, core; the site's data has more;"),
+    "fewer": (("nodule",), "others at 2 (body), 3 (core); the site's data has fewer;"),
+}
+
+
+@pytest.mark.parametrize(("classes", "found"), DIFFERENT.values(), ids=DIFFERENT)
+def test_the_names_of_a_sites_structures_stay_in_its_log(classes, found, caplog, monkeypatch):
+    """The coordinator learns which of its own names do not fit."""
+    monkeypatch.setattr("client.policy.logger.propagate", True)  # set_up() turns it off
+    said = str(refusal(check_run, configuration(), Limits(), classes))
+    assert found in said
+    for name in set(classes) - set(CLASSES):
+        assert name not in said
+    assert f"in this order: {', '.join(classes)}" in caplog.text
 
 
 @pytest.mark.parametrize(("rounds", "allowed"), [(3, False), (4, True), (5, True)])
 def test_the_most_rounds(rounds, allowed):
     limits = Limits(rounds=rounds)
     if allowed:
-        check_run(configuration(), limits, None, 0)
+        check_run(configuration(), limits, None)
     else:
-        refused = refusal(check_run, configuration(), limits, None, 0)
+        refused = refusal(check_run, configuration(), limits, None)
         assert refused.reason == Reason.OVER_LIMIT and "4 rounds, limit 3" in str(refused)
 
 
-@pytest.mark.parametrize("round_", [-1, 5, 10**9])
+@pytest.mark.parametrize("round_", [-1, 4, 5, 10**9])
 def test_a_round_outside_the_run_is_over_the_limit(round_):
     """Else a coordinator could go on for ever behind `limits.rounds`."""
-    refused = refusal(check_run, configuration(), Limits(rounds=4), None, round_)
-    assert refused.reason == Reason.OVER_LIMIT and f"round {round_} of a run" in str(refused)
+    refused = refusal(check_training, configuration(), Limits(rounds=4), 10, round_)
+    assert (
+        refused.reason == Reason.OVER_LIMIT
+        and f"round {round_}, counted from 0, of a run" in str(refused)
+    )
 
 
 @pytest.mark.parametrize(("steps", "allowed"), [(24, False), (25, True)])
@@ -105,22 +128,43 @@ def test_the_most_steps_are_counted_as_they_are_made(steps, allowed):
     for train in ({"steps": 25}, {"epochs": 5.0, "batch_size": 2}):
         config = configuration(train=train)
         if allowed:
-            check_training(config, Limits(steps=steps), 10)
+            check_training(config, Limits(steps=steps), 10, 0)
         else:
-            refused = refusal(check_training, config, Limits(steps=steps), 10)
+            refused = refusal(check_training, config, Limits(steps=steps), 10, 0)
             assert "25 steps in a round, limit 24" in str(refused)
+
+
+@pytest.mark.parametrize(("images", "allowed"), [(49, False), (50, True)])
+def test_the_most_images_are_steps_times_those_of_a_step(images, allowed):
+    """Else steps could be as long as the coordinator likes."""
+    limits = Limits(steps=25, images=images)
+    for train in ({"steps": 25, "batch_size": 2}, {"epochs": 5.0, "batch_size": 2}):
+        config = configuration(train=train)
+        if allowed:
+            check_training(config, limits, 10, 0)
+        else:
+            refused = refusal(check_training, config, limits, 10, 0)
+            assert refused.reason == Reason.OVER_LIMIT
+            assert "50 images in a round (25 steps of 2), limit 49" in str(refused)
+
+
+@pytest.mark.parametrize("part", ["train", "other", ""])
+def test_cases_of_other_parts_are_not_scored(part):
+    assert refusal(check_part, part).reason == Reason.OVER_LIMIT
+    check_part("val")
+    check_part("test")
 
 
 def test_the_number_of_training_cases_is_not_told():
     limits = Limits(least_training_cases=30)
-    refused = refusal(check_training, configuration(), limits, 17)
+    refused = refusal(check_training, configuration(), limits, 17, 0)
     assert refused.reason == Reason.TOO_FEW_CASES
     assert "30" in str(refused) and "17" not in str(refused)
-    check_training(configuration(), limits, 30)
+    check_training(configuration(), limits, 30, 0)
 
 
 def test_without_a_training_case_there_is_no_training():
-    refused = refusal(check_training, configuration(train={"epochs": 1.0}), Limits(), 0)
+    refused = refusal(check_training, configuration(train={"epochs": 1.0}), Limits(), 0, 0)
     assert refused.reason == Reason.TOO_FEW_CASES
 
 

@@ -150,6 +150,28 @@ def test_written_split_is_read_back(tmp_path: Path) -> None:
     assert written == hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_write_that_is_interrupted_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """Half a split would be refused for ever: it is never dealt anew."""
+    path, write = tmp_path / "split.json", Path.write_text
+    if before:
+        path.write_text(before)
+
+    def break_off(self: Path, text: str, **options: str) -> int:
+        write(self, text[: len(text) // 2], **options)
+        raise OSError("no space left on the device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", break_off)
+        with pytest.raises(OSError, match="no space"):
+            write_split(SPLIT, path)
+    assert (path.read_text() if path.exists() else None) == before
+    write_split(SPLIT, path)
+    assert read_split(path) == SPLIT and [*tmp_path.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("key", ["kind", "seed", "sha256", "sites"])
 def test_an_altered_split_is_refused(tmp_path: Path, key: str) -> None:
     """A moved test case would go unnoticed into the results."""
