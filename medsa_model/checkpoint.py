@@ -65,6 +65,11 @@ def latest_round(run: Path) -> int | None:
     return max(numbers, default=None)
 
 
+def is_complete(run: Path) -> bool:
+    """Whether a run has done everything but say farewell."""
+    return (run / "final").exists()
+
+
 def load_round(run: Path, number: int, manifest: Manifest) -> Round:
     """Read a round directory; raises `CheckpointError` when damaged or of another model."""
     place = run / "rounds" / f"{number:04d}"
@@ -98,6 +103,7 @@ def link_round(run: Path, name: str, number: int) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(Path("rounds") / f"{number:04d}")
     os.replace(draft, run / name)
+    _to_disk(run)
 
 
 def read_facts(run: Path, number: int) -> dict[str, object]:

@@ -5,6 +5,7 @@ sha256 both sides compare: Flower asks for every array in requests of its own, a
 hundred small tensors would take longer to ask for than to train. Metrics travel as plain numbers.
 """
 
+import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,19 +37,31 @@ def to_state(arrays: ArrayRecord, shapes: Shapes) -> AdapterState:
             f"the state has {len(arrays)} arrays named {', '.join(list(arrays)[:5])}; expected one "
             f"named {NAME}"
         )
-    try:
-        values = arrays[NAME].numpy()  # never unpickles
-    except (ValueError, TypeError, OSError) as error:
-        raise ManifestError(f"the array {NAME} cannot be read ({type(error).__name__})") from error
-    if values.dtype != np.float32 or values.shape != (expected,):
-        raise ManifestError(
-            f"the array {NAME} is {values.dtype} of shape {values.shape}, expected float32 of "
-            f"({expected},): every site needs the same backbone and the same adapter section"
-        )
-    parts = torch.from_numpy(values.copy()).split([torch.Size(s).numel() for s in shapes.values()])
+    values = _read_flat(arrays[NAME].data, expected)
+    parts = torch.from_numpy(values).split([torch.Size(s).numel() for s in shapes.values()])
     return {
         name: part.reshape(shapes[name]).clone() for name, part in zip(shapes, parts, strict=True)
     }
+
+
+def _read_flat(data: bytes, expected: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    """The values of a .npy file (format 1.0) of one dimension; raises `ManifestError`.
+
+    The header is compared before anything is allocated: it may promise more than any memory holds.
+    """
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise ManifestError(f"the array {NAME} cannot be read ({type(error).__name__})") from error
+    found = (version, shape, dtype, len(data) - file.tell())
+    if found != ((1, 0), (expected,), np.dtype("<f4"), 4 * expected):
+        raise ManifestError(
+            f"the array {NAME} is {dtype} of shape {shape} in {found[-1]} bytes, expected float32 "
+            f"of ({expected},): every site needs the same backbone and the same adapter section"
+        )
+    return np.frombuffer(data, np.float32, expected, file.tell()).copy()
 
 
 def size_in_bytes(arrays: ArrayRecord) -> int:

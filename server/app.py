@@ -5,7 +5,7 @@ the last complete round and ends with the same result.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from medsa_model.build import Built, build
 from medsa_model.checkpoint import (
     Round,
+    is_complete,
     latest_round,
     link_round,
     load_round,
@@ -28,9 +29,9 @@ from medsa_model.logs import append_metrics, logger
 from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState
 from medsa_model.strategies import Update
-from server.exchange import exchange
+from server.exchange import Pending, exchange
 from server.flower_private import connected
-from server.strategy import Node, accept, introduce, order, read_scores
+from server.strategy import Node, accept, clean, introduce, order, read_scores
 
 LOOK = 0.2  # seconds between two looks at who is connected
 NEWCOMER_SECONDS = 30.0  # longest wait for the introduction of a site that joins during the run
@@ -44,9 +45,10 @@ class Rules:
     """How a federation treats sites that are missing.
 
     It starts with `nodes` connected nodes. The sites of a round together have `timeout` seconds to
-    answer. A round with fewer than `quorum` usable updates is repeated for the missing sites
-    `repeats` times; after that it is skipped when `skip` is true, else it ends the run with a
-    `FederationError`. With `farewell` the sites are told when the federation is over.
+    answer. A round with fewer than `quorum` usable updates is repeated `repeats` times: sites that
+    are still at work are waited for as long again, others are asked again. After that it is skipped
+    when `skip` is true, else it ends the run with a `FederationError`. With `farewell` the sites
+    are told when the federation is over.
     """
 
     nodes: int = 1
@@ -94,8 +96,12 @@ def federate(
 ) -> None:
     """Run the rounds that are still missing in `run`, then score the final state on test cases.
 
-    Raises `FederationError` when a round fails by the rules, or when every round was skipped.
+    Where sites wait for a farewell, that is all that a complete run has left; else it is scored
+    again. Raises `FederationError` when a round fails by the rules, or when every one was skipped.
     """
+    if rules.farewell and is_complete(run):
+        say_farewell(grid)
+        return
     built = build(config.model, config.adapter, config.seed, torch.device("cpu"))
     sections = {"model": config.model.model_dump(mode="json", exclude={"checkpoint"}),
                 "adapter": config.adapter.model_dump(mode="json")}  # fmt: skip
@@ -108,13 +114,13 @@ def federate(
     roster = Roster()
     while current.number < config.rounds:
         started = time.monotonic()
-        training = present(grid, roster, rules, train_on)
-        updates = train_round(grid, config, run, built, training, current, rules)
+        updates = train_round(grid, config, run, built, roster, current, rules, train_on)
         number, dice = current.number + 1, None
         facts: dict[str, object] = {"sites": sorted(updates)}
         if updates:
             ordered = [updates[site] for site in sorted(updates)]
             state, memory = config.strategy.aggregate(current.state, ordered, current.memory)
+            check_aggregate({**state, **memory}, number, updates)
         else:
             state, memory = current.state, current.memory
             facts["skipped"] = True
@@ -169,24 +175,25 @@ def present(grid: Grid, roster: Roster, rules: Rules, wanted: Sequence[str] | No
 
 
 def train_round(
-    grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node],
-    current: Round, rules: Rules,
+    grid: Grid, config: RunConfig, run: Path, built: Built, roster: Roster, current: Round,
+    rules: Rules, train_on: Sequence[str] | None,
 ) -> dict[str, Update]:  # fmt: skip
     """Let every site train from the current state; site -> update, empty for a skipped round.
 
-    A repeated round asks those again that did not answer and did not refuse; what was delivered
-    stays valid, since all train from the same state. Raises `FederationError`.
+    What was delivered stays valid in a repeated round, since all train from the same state; who
+    refused is not asked again, who has come in the meantime is. Raises `FederationError`.
     """
     updates: dict[str, Update] = {}
     refused: set[str] = set()
+    pending: dict[int, Pending] = {}
     for attempt in range(rules.repeats + 1):
+        sites = present(grid, roster, rules, train_on)
         missing = [n for n in sites if n.site not in updates and n.site not in refused]
         if attempt and missing:
             append_metrics(run, "repeated", round=current.number + 1, sites=sorted(updates))
         if missing:
-            needed = rules.quorum - len(updates)
-            ask_to_train(grid, config, run, built, missing, current, rules.timeout, needed,
-                         updates, refused)  # fmt: skip
+            ask_to_train(grid, config, run, built, missing, current, rules, pending, updates,
+                         refused)  # fmt: skip
         if len(updates) >= max(rules.quorum, 1):
             return updates
     number = current.number + 1
@@ -205,22 +212,24 @@ def train_round(
 
 def ask_to_train(
     grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node], current: Round,
-    timeout: float, needed: int, updates: dict[str, Update], refused: set[str],
+    rules: Rules, pending: dict[int, Pending], updates: dict[str, Update], refused: set[str],
 ) -> None:  # fmt: skip
     """One exchange of a training round: fills `updates` and `refused` by site."""
     content = order(config, built.manifest, current.state, round=str(current.number))
     targets = {node.node_id: node.site for node in sites}
-    cases = {node.site: node.cases.get("train", 0) for node in sites}
+    cases = {node.site: node.cases["train"] for node in sites}
     number = current.number + 1
     silent = set(targets.values())
-    for answer in exchange(grid, targets, MessageType.TRAIN, content, str(number), timeout, needed):
+    needed, lifetime = rules.quorum - len(updates), rules.timeout * (rules.repeats + 1)
+    for answer in exchange(grid, targets, MessageType.TRAIN, content, str(number), rules.timeout,
+                           needed, pending, lifetime):  # fmt: skip
         silent.discard(answer.site)
         try:
             updates[answer.site] = accept(answer, built.manifest, cases[answer.site])
         except ManifestError as error:
             if answer.message.has_error() and answer.message.error.code > Reason.FAILED:
                 refused.add(answer.site)
-            reason = str(error).splitlines()[0]
+            reason = clean(str(error))
             logger.warning("round %d: no update from %s: %s", number, answer.site, reason)
             append_metrics(run, "rejected", round=number, site=answer.site, reason=reason)
             continue
@@ -241,16 +250,18 @@ def evaluate_round(
     state: AdapterState, number: int, part: str, rules: Rules,
 ) -> float | None:  # fmt: skip
     """Score `state` on the sites' cases of `part`; returns the mean Dice of the main prompt."""
-    targets = {node.node_id: node.site for node in sites if node.cases.get(part)}
+    targets = {node.node_id: node.site for node in sites if node.cases[part]}
+    most = {node.site: node.cases[part] for node in sites}
     content = order(config, built.manifest, state, part=part)
     prompts = [kind.name for kind in config.prompt.evaluate]
     total, cases = 0.0, 0
     group, timeout = str(number), rules.timeout
     for answer in exchange(grid, targets, MessageType.EVALUATE, content, group, timeout):
         try:
-            scores = read_scores(answer, prompts)
+            scores = read_scores(answer, prompts, most[answer.site])
         except ManifestError as error:
-            logger.warning("round %d: no scores from %s: %s", number, answer.site, error)
+            reason = clean(str(error))
+            logger.warning("round %d: no scores from %s: %s", number, answer.site, reason)
             continue
         append_metrics(
             run, "traffic", round=number, site=answer.site, part=part, empty=scores.empty,
@@ -262,6 +273,17 @@ def evaluate_round(
         dice, _, count = scores.by_prompt.get(prompts[0], (0.0, 0.0, 0))
         total, cases = total + dice * count, cases + count
     return total / cases if cases else None
+
+
+def check_aggregate(state: AdapterState, number: int, updates: Collection[str]) -> None:
+    """Raise `FederationError` when finite updates have a mean that is not, before it is saved."""
+    if bad := [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]:
+        raise FederationError(
+            f"round {number}: the mean of the updates of {', '.join(sorted(updates))} is not "
+            f"finite in {len(bad)} tensors, such as {bad[0]}: one of them has enormous values. "
+            "Nothing of this round was kept; find the site by its loss in metrics.jsonl, revoke or "
+            "leave it out, and go on with --resume"
+        )
 
 
 def say_farewell(grid: Grid) -> None:

@@ -23,6 +23,7 @@ from server.status import running_facts
 
 LEAST_FREE = 10**9  # bytes
 SOON = timedelta(days=30)
+LEAST_HIDDEN = 3  # sites among which none can tell another's update
 
 
 def check(federation: Federation, config: RunConfig, console: Console) -> int:
@@ -107,7 +108,11 @@ def sites(federation: Federation, _: RunConfig) -> str:
             f"{len(names)} sites have a key that is not revoked, quorum is {federation.quorum}: "
             "`flower-server provision`"
         )
-    return f"{', '.join(names)}; quorum {federation.quorum}"
+    few = (
+        "; note: in a round of two sites each can compute the other's update from the mean"
+        if federation.quorum < LEAST_HIDDEN else ""
+    )  # fmt: skip
+    return f"{', '.join(names)}; quorum {federation.quorum}{few}"
 
 
 def port(federation: Federation, _: RunConfig) -> str:

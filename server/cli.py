@@ -6,6 +6,7 @@ flower-server status --config configs/federation.yaml
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -18,7 +19,7 @@ from medsa_model.errors import MedsaError
 from medsa_model.logs import set_up
 from server.check import check
 from server.config import Federation, load_federation
-from server.coordinate import QuorumMissed, coordinate
+from server.coordinate import Interrupted, QuorumMissed, coordinate
 from server.directory import choose_directory
 from server.provision import provision
 from server.queue_of_runs import submit
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = words.pop(0) if words and words[0] in COMMANDS else "start"
     parser = argparse.ArgumentParser(
         prog=f"flower-server {command}", description=COMMANDS[command],
-        epilog="commands: " + "; ".join(f"{name}: {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n" + "\n".join(f"  {n:10} {text}" for n, text in COMMANDS.items()),
     )  # fmt: skip
     parser.add_argument("--config", type=Path, required=True, help="federation YAML")
     parser.add_argument("--verbose", action="store_true", help="log more")
@@ -56,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument("site", help="name of the site")
     options = parser.parse_intermixed_args(words)
     set_up(options.verbose)
+    os.environ["NO_PROXY"] = "*"  # the coordinator dials nothing but this machine
     try:
         return run_command(command, options)
     except QuorumMissed as error:
@@ -97,11 +100,13 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
     run = choose_directory(config, federation.runs, options.out, options.resume)
     try:
         return coordinate(federation, config, run.resolve())
-    except KeyboardInterrupt:
-        if federation.serve:
-            return 0
-        words = ["flower-server", "--config", str(options.config), *options.override]
-        words += ["--run", str(options.run)] if options.run else []
+    except (KeyboardInterrupt, Interrupted) as error:
+        words = ["flower-server", "--config", str(options.config)]
+        if isinstance(error, Interrupted) and error.run != run.resolve():
+            words += ["--run", str(error.run / "config.yaml")]  # a run that was submitted
+            run = error.run
+        else:
+            words += [*options.override, *(["--run", str(options.run)] if options.run else [])]
         again = shlex.join([*words, "--resume", "--out", str(run)])
         print(f"\nInterrupted. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED

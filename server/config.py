@@ -65,11 +65,13 @@ class Federation(Section):
     """Folder of run directories."""
     address: Address
     sites: tuple[Member, ...] = Field(min_length=1)
-    """The hospitals. Removing one here does not lock it out: `flower-server revoke` does."""
+    """The hospitals. One that is removed here is let in no more, and may come back with its key;
+    `flower-server revoke` locks a key out for good."""
     certificate_days: int = Field(397, ge=1, le=3650)
     """Days until the server's certificate expires; that of the CA lasts ten years."""
-    quorum: int = Field(2, ge=1)
-    """Fewest sites to start with, and fewest usable updates for a round to count."""
+    quorum: int = Field(3, ge=1)
+    """Fewest sites to start with, and fewest usable updates for a round to count. Below 3 a site
+    can compute another's update from the mean and its own."""
     join_seconds: float = Field(600, gt=0)
     """Longest wait for all sites at the start; at its end the quorum is enough."""
     round_seconds: float = Field(3600, gt=0)

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import httpx
 
-from medsa_model.checkpoint import write_json
+from medsa_model.checkpoint import is_complete, write_json
 from medsa_model.child import start, stop
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import ConfigError, FederationError
@@ -41,9 +41,10 @@ from server.flower_private import (
     register,
     start_run,
     stop_run,
+    stop_runs,
     unregister,
 )
-from server.queue_of_runs import next_run
+from server.queue_of_runs import move_run, waiting_runs
 from server.revoked import admitted, revoked_keys
 from server.serving import Serving, open_door
 from server.superlink import launch, prepare
@@ -53,6 +54,8 @@ REFRESH = 2.0  # seconds between looks at revoked keys and waiting sites
 RESTARTS = 5  # most restarts of a run's worker
 TRIES = 30  # most tries to ask the SuperLink, one a second
 LEAVE = 5.0  # seconds for sites to hang up after the farewell
+FAREWELL = 60.0  # longest wait for sites that are only to be told that all is over
+SOON, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 1.0, 30.0  # seconds; of the SuperLink's restarts
 KILLED = (130, 137, 143)  # exit codes of a process that was ended from outside
 
 T = TypeVar("T")
@@ -67,6 +70,18 @@ class QuorumMissed(FederationError):
     """Too few sites came to the start; exit code 3."""
 
 
+class RunFailed(FederationError):
+    """A run cannot be brought to its end; a coordinator with `serve` goes on to the next."""
+
+
+class Interrupted(FederationError):
+    """Ctrl-C or SIGTERM while a run was not complete; exit code 130."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(f"run {run} was interrupted")
+        self.run = run
+
+
 class Coordinator:
     """Everything that runs while a federation does; a context manager that ends it all."""
 
@@ -78,10 +93,12 @@ class Coordinator:
         self.worker: subprocess.Popen[bytes] | None = None
         self.serving: Serving | None = None
         self.refreshed = 0.0
+        self.launched, self.pause = 0.0, FIRST_PAUSE
 
     def __enter__(self) -> "Coordinator":
         try:
-            self.link = launch(self.place)
+            self.launch()
+            self.ask(stop_runs)  # of an earlier process that was killed
             self.admit()
             context = ssl.create_default_context(cafile=str(self.place.link.certificate))
             inner = httpx.AsyncClient(
@@ -116,16 +133,40 @@ class Coordinator:
         """Who the door lets in by the files as they are now."""
         return Keys(admitted(self.federation), revoked_keys(self.federation.folder))
 
+    def launch(self) -> None:
+        """Start the SuperLink; after an end that came soon, not at once."""
+        now = time.monotonic()
+        if self.launched and now - self.launched < SOON:
+            time.sleep(self.pause)
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+        else:
+            self.pause = FIRST_PAUSE
+        self.launched = time.monotonic()
+        self.link = launch(self.place)
+
     def admit(self) -> None:
-        """Register admitted keys at the SuperLink and forget all others; both can be repeated."""
-        keys = admitted(self.federation)
+        """Register admitted keys at the SuperLink and forget revoked ones; both can be repeated.
+
+        A key that is neither stays registered, for Flower never takes one that it once forgot; the
+        door lets admitted ones in alone. Raises `FederationError` for such a key.
+        """
+        keys, revoked = admitted(self.federation), revoked_keys(self.federation.folder)
 
         def register_them(client: ControlHttpClient) -> None:
-            for node in list_nodes(client):
-                if node.public_key not in keys and node.status != "unregistered":
+            known = {node.public_key: node for node in list_nodes(client)}
+            for key, node in known.items():
+                if key in revoked and node.status != "unregistered":
                     unregister(client, node.node_id)
             for key, name in keys.items():
-                register(client, key, name)
+                if key not in known:
+                    register(client, key, name)
+                elif known[key].status == "unregistered" or known[key].name != name:
+                    raise FederationError(
+                        f"the key of {name} was registered at Flower before"
+                        f"{_otherwise(known[key], name)}, and Flower takes no key twice: move "
+                        f"{self.place.folder / 'superlink.db'} away (it holds nothing that a new "
+                        "start needs), or let the site make a new pair"
+                    )
 
         self.ask(register_them)
 
@@ -139,11 +180,17 @@ class Coordinator:
             try:
                 with control(self.place.link) as client:
                     return question(client)
-            except httpx.TransportError:
-                self.tend()
-                time.sleep(1.0)
+            except httpx.TransportError as error:
+                said = type(error).__name__
+            except httpx.HTTPStatusError as error:
+                said = f"HTTP {error.response.status_code}"
+                if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+                    break
+            self.tend()
+            time.sleep(1.0)
         raise FederationError(
-            f"the SuperLink does not answer; see {self.federation.folder / 'superlink.log'}"
+            f"the SuperLink does not answer as expected ({said}); see "
+            f"{self.federation.folder / 'superlink.log'}"
         )
 
     def is_alone(self) -> bool:
@@ -154,7 +201,7 @@ class Coordinator:
         """Mend what ended and take up what changed; to be called again and again."""
         if self.link is None or self.link.poll() is not None:
             logger.warning("flower-superlink ended; it is started again on the same database")
-            self.link = launch(self.place)
+            self.launch()
         if self.serving and not self.serving.thread.is_alive():
             raise FederationError("the door has stopped listening; start again with --resume")
         if time.monotonic() - self.refreshed > REFRESH and self.serving:
@@ -181,9 +228,10 @@ class Coordinator:
             time.sleep(look)
         return finished
 
-    def gather(self) -> int:
+    def gather(self, run: Path) -> int:
         """Wait for all sites, at the end of the wait for the quorum; returns how many came.
 
+        For a `run` that is complete those are enough that come soon, to be told that it is over.
         Raises `QuorumMissed`.
         """
         wanted, quorum = len(admitted(self.federation)), self.federation.quorum
@@ -191,12 +239,16 @@ class Coordinator:
 
         def complete() -> bool:
             now = {node.name for node in self.nodes() if node.status == "online"}
-            for name in sorted(now - online):
-                logger.info("%s is connected (%d of %d sites)", name, len(now), wanted)
+            before = len(online & now)
+            for count, name in enumerate(sorted(now - online), start=before + 1):
+                logger.info("%s is connected (%d of %d sites)", name, count, wanted)
             online.clear()
             online.update(now)
             return len(online) >= wanted
 
+        if is_complete(run):
+            self.wait(complete, min(self.federation.join_seconds, FAREWELL), 0.5)
+            return len(online)
         if not self.wait(complete, self.federation.join_seconds, 0.5) and len(online) < quorum:
             missing = sorted({site.name for site in self.federation.sites} - online)
             raise QuorumMissed(
@@ -233,26 +285,29 @@ class Coordinator:
                 return int(code)
             logger.warning("the worker ended (%d); restart %d of %d", code, restart + 1, RESTARTS)
             self.ask(partial(stop_run, run_id=run_id))
-        raise FederationError(
+        raise RunFailed(
             f"the worker was ended {RESTARTS + 1} times; go on later with --resume --out {run}"
         )
 
     def next_study(self) -> tuple[RunConfig, Path]:
         """Wait for a submitted run that can be started; returns it with its new directory."""
         while True:
-            submitted: list[Path] = []
+            waiting: list[Path] = []
 
-            def came(submitted: list[Path] = submitted) -> bool:
-                if place := next_run(self.federation.folder):
-                    submitted.append(place)
-                return bool(submitted)
+            def came(waiting: list[Path] = waiting) -> bool:
+                waiting[:] = waiting_runs(self.federation.folder)[:1]
+                return bool(waiting)
 
             self.wait(came, float("inf"), 1.0)
             try:
-                config = load_run(submitted[0])
-                return config, choose_directory(config, self.federation.runs, None, resume=False)
-            except ConfigError as error:
-                logger.error("%s", error)
+                config = load_run(waiting[0])
+                run = choose_directory(config, self.federation.runs, None, resume=False)
+            except (ConfigError, OSError) as error:
+                logger.error("%s; it is put aside in queue/refused", error)
+                move_run(waiting[0], "refused")
+                continue
+            move_run(waiting[0], "taken")
+            return config, run
 
     def note(self, run: Path | None) -> None:
         """Write down what `status` needs to find this process; no run while it waits for sites."""
@@ -264,8 +319,12 @@ class Coordinator:
 
 
 def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
-    """Run one federation, or with `serve` every one that is submitted; returns the exit code."""
+    """Run one federation, or with `serve` every one that is submitted; returns the exit code.
+
+    Raises `QuorumMissed`, `Interrupted` and other `FederationError`s.
+    """
     os.umask(0o077)  # updates and adapters are for this account alone
+    first = True
     with Coordinator(federation) as coordinator:
         logger.info(
             "listening at %s:%d for %s:%d; run %s, sha256 %s",
@@ -273,15 +332,39 @@ def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
             federation.address.host, federation.address.port, config.name, config.sha256,
         )  # fmt: skip
         while True:
-            present = coordinator.gather()
-            code = coordinator.execute(config, run, present, farewell=not federation.serve)
-            if code == 0:
-                logger.info("run %s is complete: %s", config.name, run)
+            try:
+                code = run_one(coordinator, config, run)
+            except KeyboardInterrupt:
+                raise Interrupted(run) from None
+            except (QuorumMissed, RunFailed) as error:
+                if first or not federation.serve:
+                    raise
+                logger.error("%s", error)
+            first = False
             if not federation.serve:
-                if code == 0:
-                    coordinator.wait(coordinator.is_alone, LEAVE, 0.5)
-                else:
-                    logger.error("the run ended early; go on with --resume --out %s", run)
                 return code
+            coordinator.note(None)
             logger.info("waiting for the next run: flower-server submit")
-            config, run = coordinator.next_study()
+            try:
+                config, run = coordinator.next_study()
+            except KeyboardInterrupt:
+                return 0
+
+
+def run_one(coordinator: Coordinator, config: RunConfig, run: Path) -> int:
+    """One run from the gathering of its sites to the farewell; returns the worker's exit code."""
+    serve = coordinator.federation.serve
+    present = coordinator.gather(run)
+    code = coordinator.execute(config, run, present, farewell=not serve)
+    if code:
+        logger.error("the run ended early; go on with --resume --out %s", run)
+        return code
+    logger.info("run %s is complete: %s", config.name, run)
+    if not serve:
+        coordinator.wait(coordinator.is_alone, LEAVE, 0.5)
+    return 0
+
+
+def _otherwise(node: NodeRow, name: str) -> str:
+    """How a key was registered before, when not as that of `name`."""
+    return f" as that of {node.name}" if node.name != name else " and forgotten again"

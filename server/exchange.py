@@ -6,20 +6,26 @@ work was lost, the same message is sent again. Work is a function of (seed, site
 answer does not depend on how often it was asked for.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
+from medsa_model.errors import FederationError
 from medsa_model.logs import logger
 from medsa_model.records import serialised_bytes
-from server.flower_private import LOST, connected
+from medsa_model.refusals import Reason
+from server.flower_private import LOST, UNAVAILABLE, Connected, connected
+from server.flower_replies import Arriving, Reply, receive
 
 LOOK = 2.0  # seconds between looks at who was activated anew
-ATTEMPTS = 3  # most often that one site is sent the same message
+ATTEMPTS = 3  # most often that one site is sent the same message in one exchange
 LONGEST_PAUSE = 0.1  # seconds
+LONGER = 360.0  # seconds that a message outlives the wait for it: clocks may differ by five minutes
+SMALL = 10**6  # bytes of an answer beside as many as were sent: metrics, names, framing
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,9 @@ class Answer:
 
 @dataclass
 class Pending:
-    """What was sent to a node last: the message's id, the node's activation, and how often."""
+    """What was sent to a node last: the message and its id, the node's activation, how often."""
 
+    message: Message
     message_id: str
     """Empty when the SuperLink did not take it."""
     activated: str
@@ -53,26 +60,44 @@ def exchange(
     group: str,
     timeout: float,
     needed: int = 0,
+    pending: dict[int, Pending] | None = None,
+    lifetime: float | None = None,
 ) -> Iterator[Answer]:
     """Send `content` to all targets (node id to site) and yield answers as they arrive.
 
     Ends when all have answered or after `timeout` seconds; who is missing then is left out. For a
-    site that is gone others are waited for, and it for `needed` answers, not longer.
+    site that is gone others are waited for, and it for `needed` answers, not longer. An answer that
+    cannot be read is an error reply. With the same `pending` a later call goes on with this one:
+    who is still at work is waited for, and the others are sent the content again. A message that
+    was not answered within `lifetime` seconds (default: a little longer than `timeout`) is taken
+    back. Raises `FederationError` when the content is too large for the SuperLink.
     """
+    pending = {} if pending is None else pending
     sent_bytes = serialised_bytes(content)
+    lives = (lifetime or timeout) + LONGER
+    most_bytes = sent_bytes + SMALL
+    arriving: list[Arriving] = []
 
-    def send(node_ids: list[int]) -> list[str]:
+    def send(node_ids: list[int], attempts: int) -> None:
         messages = [
-            Message(content, dst_node_id=node_id, message_type=message_type, group_id=group)
+            Message(content, dst_node_id=node_id, message_type=message_type, group_id=group,
+                    ttl=lives if math.isfinite(lives) else None)
             for node_id in node_ids
-        ]
-        return [name or "" for name in grid.push_messages(messages)] if messages else []
+        ]  # fmt: skip
+        names = [*grid.push_messages(messages)] if messages else []
+        if len(names) != len(messages):
+            raise FederationError(
+                f"the SuperLink refuses a {message_type} message of {sent_bytes} bytes as too large"
+            )
+        for node_id, message, name in zip(node_ids, messages, names, strict=True):
+            activated = nodes[node_id].activated if node_id in nodes else ""
+            pending[node_id] = Pending(message, name or "", activated, attempts)
 
     nodes = connected(grid)
-    pending = {
-        node_id: Pending(name, nodes[node_id].activated if node_id in nodes else "", 1)
-        for node_id, name in zip(targets, send([*targets]), strict=True)
-    }
+    for node_id in [*pending]:
+        if node_id not in targets or not _is_at_work(pending[node_id], nodes.get(node_id)):
+            del pending[node_id]
+    send([node_id for node_id in targets if node_id not in pending], 1)
     deadline, pause, answered = time.monotonic() + timeout, 0.02, 0
     looked = time.monotonic()
     while time.monotonic() < deadline:
@@ -82,48 +107,54 @@ def exchange(
         }  # fmt: skip
         if not waiting and (not pending or answered >= needed):
             break
-        arrived = [*grid.pull_messages([*waiting])] if waiting else []
-        for reply in arrived:
-            node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if node_id is None:
+        replies = receive(grid, [*waiting], arriving, most_bytes) if waiting else []
+        for reply in replies:
+            if reply.reply_to not in waiting:
                 continue
-            if not reply.has_error() and reply.metadata.src_node_id != node_id:
+            node_id = waiting[reply.reply_to]
+            message = reply.message or _unreadable(pending[node_id].message, reply)
+            if not message.has_error() and reply.node_id != node_id:
                 logger.warning("an answer in the name of %s came from another node: ignored",
                                targets[node_id])  # fmt: skip
                 continue
-            if (
-                reply.has_error()
-                and reply.error.code in LOST
-                and pending[node_id].attempts < ATTEMPTS
-            ):
-                pending[node_id].lost = reply
+            del waiting[reply.reply_to]
+            again = message.has_error() and message.error.code in LOST
+            if again and pending[node_id].attempts < ATTEMPTS:
+                pending[node_id].lost = message
                 continue
             del pending[node_id]
-            answered += not reply.has_error()
-            size = 0 if reply.has_error() else serialised_bytes(reply.content)
-            yield Answer(node_id, targets[node_id], reply, sent_bytes, size)
-        if not arrived and pending:
+            answered += not message.has_error()
+            size = 0 if message.has_error() else serialised_bytes(message.content)
+            yield Answer(node_id, targets[node_id], message, sent_bytes, size)
+        if not replies and pending:
             time.sleep(pause)
-        pause = 0.02 if arrived else min(2 * pause, LONGEST_PAUSE)
+        pause = 0.02 if replies else min(2 * pause, LONGEST_PAUSE)
         if pending and time.monotonic() - looked > LOOK:
-            looked = time.monotonic()
-            again = _forgotten(grid, pending)
-            for node_id, name in zip(again, send(again), strict=True):
+            looked, nodes = time.monotonic(), connected(grid)
+            for node_id in _forgotten(pending, nodes):
                 logger.info("%s was restarted: asked again", targets[node_id])
-                pending[node_id].message_id, pending[node_id].lost = name, None
+                send([node_id], pending[node_id].attempts + 1)
     for node_id, each in pending.items():
         if each.lost:
             yield Answer(node_id, targets[node_id], each.lost, sent_bytes, 0)
 
 
-def _forgotten(grid: Grid, pending: Mapping[int, Pending]) -> list[int]:
-    """Nodes of `pending` to send to again; counts the attempt."""
-    nodes, again = connected(grid), []
-    for node_id, each in pending.items():
-        if node_id not in nodes or each.attempts >= ATTEMPTS:
-            continue
-        activated = nodes[node_id].activated
-        if each.lost or not each.message_id or activated != each.activated:
-            each.activated, each.attempts = activated, each.attempts + 1
-            again.append(node_id)
-    return again
+def _unreadable(sent: Message, reply: Reply) -> Message:
+    """An error reply in place of one that cannot be read."""
+    code = UNAVAILABLE if reply.lost else Reason.FAILED
+    return Message(Error(code, reply.problem), reply_to=sent)
+
+
+def _is_at_work(pending: Pending, node: Connected | None) -> bool:
+    """Whether a node still has the message of an earlier exchange."""
+    sent = pending.message_id and not pending.lost
+    return bool(sent and node and node.activated == pending.activated)
+
+
+def _forgotten(pending: Mapping[int, Pending], nodes: Mapping[int, Connected]) -> list[int]:
+    """Nodes of `pending` that are there and do not have the message."""
+    return [
+        node_id for node_id, each in pending.items()
+        if node_id in nodes and each.attempts < ATTEMPTS
+        and not _is_at_work(each, nodes[node_id])
+    ]  # fmt: skip

@@ -1,11 +1,10 @@
-"""Every private Flower name that the coordinator uses, and nothing else. flwr is pinned for these.
+"""Private Flower names that the coordinator uses, and nothing else. flwr is pinned for these.
 
+Those for replies are in `flower_replies.py`, those of the door in `flower_fleet.py`.
 `tests/server/test_flower_private.py` holds the contract; raise the pin only when it passes.
 """
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import tomli_w
 from flwr.app import Context
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import TIMESTAMP_HEADER as FLEET_TIMESTAMP_HEADER
-from flwr.common.constant import ErrorCode, SubStatus
+from flwr.common.constant import ErrorCode, Status, SubStatus
 from flwr.common.serde import (
     context_from_proto,
     fab_to_proto,
@@ -25,13 +24,12 @@ from flwr.common.serde import (
 )
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
+    ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
     UnregisterNodeRequest,
 )
-from flwr.proto.fleet_pb2 import PullMessagesResponse
-from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullTaskInputRequest,
@@ -47,7 +45,6 @@ from flwr.supercore.constant import (
 from flwr.supercore.control import ControlHttpClient as ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -60,16 +57,11 @@ LOST = frozenset(
     {ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED, ErrorCode.MESSAGE_UNAVAILABLE}
 )
 """Codes of error replies that say nothing about the message: the site was gone or restarted."""
+UNAVAILABLE = ErrorCode.MESSAGE_UNAVAILABLE
 PUBLIC_KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER
 TIMESTAMP_HEADER = FLEET_TIMESTAMP_HEADER
 SIGNATURE_HEADER = FLEET_HTTP_SIGNATURE_HEADER
 PUBLISHER = APP = "fed-medsa"
-KEY_IN_USE = 23  # Flower's ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
-
-
-# Flower waits for one second when an object of an answer is still being uploaded, which on this
-# machine takes milliseconds, and has no setting for it.
-(pull_objects.__kwdefaults__ or {}).update(initial_backoff=0.05, backoff_cap=1.0)
 
 
 @dataclass(frozen=True)
@@ -110,17 +102,6 @@ def connected(grid: Grid) -> dict[int, Connected]:
     return {node.node_id: Connected(node.name, node.last_activated_at) for node in grid.get_nodes()}
 
 
-def nothing_yet(path: str, answer: bytes) -> bool:
-    """Whether the SuperLink's answer tells a site to come again: no message for it, or an object
-    whose upload is not complete."""
-    if path == "/v1/fleet/pull-messages":
-        return not PullMessagesResponse.FromString(answer).messages_list
-    if path == "/v1/fleet/pull-object":
-        response = PullObjectResponse.FromString(answer)
-        return response.object_found and not response.object_available
-    return False
-
-
 def bundle(settings: Mapping[str, str]) -> bytes:
     """A run bundle for Flower that carries no code: a pyproject.toml with `settings` alone."""
     app = {
@@ -132,12 +113,6 @@ def bundle(settings: Mapping[str, str]) -> bytes:
     text = tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}})
     content, _ = build_fab_from_files({"pyproject.toml": text.encode()})
     return content
-
-
-def names_in(content: bytes) -> list[str]:
-    """Names of the files in a bundle."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return archive.namelist()
 
 
 def control(link: SuperLink) -> ControlHttpClient:
@@ -162,18 +137,12 @@ def list_nodes(client: ControlHttpClient) -> list[NodeRow]:
 
 
 def register(client: ControlHttpClient, public_key: bytes, name: str) -> None:
-    """Register a node's public key (PEM); a key that is registered already is left as it is."""
-    try:
-        client.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name))
-    except httpx.HTTPStatusError as error:
-        with suppress(ValueError):
-            if error.response.json().get("code") == KEY_IN_USE:
-                return
-        raise
+    """Register a node's public key (PEM)."""
+    client.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name))
 
 
 def unregister(client: ControlHttpClient, node_id: int) -> None:
-    """Forget a node: its key is refused from now on."""
+    """Forget a node: its key is refused from now on, and can never be registered again."""
     client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
 
@@ -182,6 +151,13 @@ def start_run(client: ControlHttpClient, content: bytes) -> int:
     fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
     request = StartRunRequest(fab=fab, override_config=user_config_to_proto({}))
     return int(client.StartRun(request).run_id)
+
+
+def stop_runs(client: ControlHttpClient) -> None:
+    """Stop every run that an earlier process left unfinished."""
+    for run_id, run in client.ListRuns(ListRunsRequest()).run_dict.items():
+        if run.status.status != Status.FINISHED:
+            stop_run(client, run_id)
 
 
 def stop_run(client: ControlHttpClient, run_id: int) -> None:

@@ -1,6 +1,5 @@
 """Runs that wait for a coordinator with `serve: true`: files in a folder, oldest first."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,12 +20,12 @@ def submit(folder: Path, config: RunConfig) -> Path:
     return place
 
 
-def next_run(folder: Path) -> Path | None:
-    """The oldest waiting run, taken out of the queue; `None` when there is none."""
-    waiting = sorted((folder / "queue").glob("*.yaml"))
-    if not waiting:
-        return None
-    taken = folder / "queue" / "taken"
-    taken.mkdir(exist_ok=True)
-    os.replace(waiting[0], taken / waiting[0].name)
-    return taken / waiting[0].name
+def waiting_runs(folder: Path) -> list[Path]:
+    """The waiting runs, oldest first."""
+    return sorted((folder / "queue").glob("*.yaml"))
+
+
+def move_run(place: Path, where: str) -> None:
+    """Take a run out of the queue, into its folder `where`."""
+    (place.parent / where).mkdir(mode=0o700, exist_ok=True)
+    place.replace(place.parent / where / place.name)

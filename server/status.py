@@ -11,7 +11,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from medsa_model.checkpoint import latest_round
+from medsa_model.checkpoint import is_complete, latest_round
 from medsa_model.config import load_run
 from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.health import probe
@@ -74,7 +74,7 @@ def progress(run: Path) -> str:
         config = load_run(run / "config.yaml")
     except MedsaError as error:
         return str(error)
-    if (run / "final").exists():
+    if is_complete(run):
         return f"complete, {config.rounds} rounds"
     return f"{latest_round(run) or 0} of {config.rounds} rounds are done"
 

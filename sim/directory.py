@@ -15,8 +15,9 @@ import yaml
 
 from medsa_model import __version__
 from medsa_model.checkpoint import write_json
+from medsa_model.differences import differences
 from medsa_model.errors import ConfigError
-from sim.config import SimulatedRun, differences, load_simulation
+from sim.config import SimulatedRun, load_simulation
 
 DRAFTS = (".config.yaml.draft", ".versions.json.draft")
 """What a start that failed half-way may leave."""

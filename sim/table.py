@@ -15,8 +15,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from medsa_model.config import read_yaml
+from medsa_model.differences import differences
 from medsa_model.errors import CheckpointError, ConfigError, MedsaError
-from sim.config import differences
 
 COLUMNS = ("mean", "worst_site", "gap")
 MAY_DIFFER = {

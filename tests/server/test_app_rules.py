@@ -20,11 +20,12 @@ from medsa_model.build import build
 from medsa_model.checkpoint import latest_round, read_facts
 from medsa_model.config import RunConfig
 from medsa_model.errors import FederationError
-from medsa_model.logs import read_metrics
+from medsa_model.logs import append_metrics, read_metrics
 from medsa_model.records import to_arrays, to_state
 from medsa_model.refusals import Reason
 from server.app import Rules, federate
 from server.flower_private import Connected
+from server.strategy import Node
 from sim.grid import InProcessGrid
 
 CONFIG = {
@@ -437,3 +438,88 @@ def test_without_a_usable_answer_to_the_farewell_the_run_is_still_complete(tmp_p
     rules = Rules(nodes=3, quorum=3, timeout=5.0, farewell=True)
     federate(InProcessGrid(app, SITES), configuration(rounds=1), tmp_path, rules, None, None)
     assert (tmp_path / "final").exists()
+
+
+def test_of_a_complete_run_only_the_farewell_is_left(tmp_path):
+    """When the coordinator died between the result and the farewell."""
+    run(World(), tmp_path)
+    before = read_metrics(tmp_path)
+    world = World()
+    run(world, tmp_path, farewell=True)
+    assert [kind for kind, _, _ in world.asked] == ["farewell"] * 3
+    assert read_metrics(tmp_path) == before
+
+
+def test_a_repeat_waits_for_a_straggler_and_asks_newcomers(tmp_path, monkeypatch):
+    """What the straggler works on stays what it was asked for: it is not sent a second message."""
+    world = World()
+    looks: list[int] = []
+    grid = world.grid(run=tmp_path, present=lambda _: "abc" if looks else "ab")
+    works = grid.pull_messages
+
+    def pull(message_ids: Iterable[str]) -> list[Message]:
+        """`b` does not answer in time; then `c` is there."""
+        to_b = {name for name, each in grid.waiting.items() if each.metadata.dst_node_id == 3}
+        return works([name for name in message_ids if looks or name not in to_b])
+
+    def append(run: Path, event: str, **facts: object) -> None:
+        looks.extend([1] if event == "missing" else [])
+        append_metrics(run, event, **facts)
+
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr("server.exchange.time", clock)
+    monkeypatch.setattr("server.app.append_metrics", append)
+    sent: list[tuple[str, int]] = []
+    pushes = grid.push_messages
+    monkeypatch.setattr(grid, "pull_messages", pull)
+    monkeypatch.setattr(
+        grid, "push_messages",
+        lambda messages: sent.extend(
+            (m.metadata.message_type, m.metadata.dst_node_id) for m in messages
+        ) or pushes(messages),
+    )  # fmt: skip
+    introduced = introduce_at_once(monkeypatch)
+    federate(grid, configuration(rounds=1), tmp_path, Rules(2, 2, 5.0, repeats=1), None, None)
+    assert introduced
+    assert [node for kind, node in sent if kind == "train"] == [2, 3, 4]
+    assert read_facts(tmp_path, 1)["sites"] == [*SITES]
+
+
+def introduce_at_once(monkeypatch) -> list[int]:
+    """Nodes are known without a message; returns the ids that were asked for."""
+    asked: list[int] = []
+
+    def introduce(grid: InProcessGrid, unknown: dict[int, str | None], timeout: float):
+        asked.extend(unknown)
+        cases = {"train": 4, "val": 2, "test": 2}
+        names = {i: str(grid.contexts[i].node_config["site"]) for i in unknown}
+        return [Node(i, name, cases) for i, name in names.items()], set()
+
+    monkeypatch.setattr("server.app.introduce", introduce)
+    return asked
+
+
+def test_a_mean_that_is_not_finite_is_never_kept(tmp_path):
+    """Of finite updates: their sum is beyond float32."""
+
+    class Enormous(World):
+        def app(self) -> ClientApp:
+            app = super().app()
+            trains = app._registered_funcs["train.default"]
+
+            def train(message: Message, context: Context) -> Message:
+                reply = trains(message, context)
+                shapes = model().manifest.shapes
+                state = to_state(reply.content.array_records["arrays"], shapes)
+                largest = {name: torch.full_like(t, 3e38) for name, t in state.items()}
+                reply.content["arrays"] = to_arrays(largest, shapes)
+                return reply
+
+            app._registered_funcs["train.default"] = train
+            return app
+
+    config = configuration(strategy={"kind": "fedadam"})
+    with pytest.raises(FederationError, match="round 1: the mean of the updates of a, b, c is not"):
+        run(Enormous(), tmp_path, config)
+    assert latest_round(tmp_path) == 0

@@ -46,7 +46,7 @@ def test_a_federation_needs_few_words(tmp_path):
     federation = load(tmp_path)
     assert federation.folder == tmp_path / "federation"
     assert federation.run == tmp_path / "run.yaml" and federation.runs == tmp_path / "runs"
-    assert (federation.quorum, federation.short_round, federation.serve) == (2, "repeat", False)
+    assert (federation.quorum, federation.short_round, federation.serve) == (3, "repeat", False)
     address = federation.address
     assert (address.port, address.listen, address.tls) == (9092, "0.0.0.0", True)
 
@@ -117,8 +117,8 @@ def test_a_quorum_that_cannot_be_reached(tmp_path, quorum):
     assert load(tmp_path, quorum=3).quorum == 3
 
 
-def test_the_default_quorum_needs_two_sites(tmp_path):
-    assert "quorum is 2, but there are 1 sites" in problems(tmp_path, sites=sites("a"))
+def test_the_default_quorum_needs_three_sites(tmp_path):
+    assert "quorum is 3, but there are 2 sites" in problems(tmp_path, sites=sites("a", "b"))
     assert load(tmp_path, sites=sites("a"), quorum=1).quorum == 1
 
 

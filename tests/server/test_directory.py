@@ -35,12 +35,20 @@ def test_a_folder_with_content_is_left_alone(tmp_path):
 
 def test_other_settings_do_not_resume(tmp_path):
     out = choose_directory(settings(), tmp_path, tmp_path / "out", resume=False)
-    with pytest.raises(ConfigError, match="was started with other settings"):
+    with pytest.raises(ConfigError, match=r"other settings:\n  rounds: \d+, now 11\nrepeat them"):
         choose_directory(settings(rounds=11), tmp_path, out, resume=True)
     assert choose_directory(settings(), tmp_path, out, resume=True) == out
 
 
-def test_nothing_to_resume_and_nothing_left_to_do_are_said(tmp_path):
+def test_a_run_that_has_begun_goes_before_a_later_one_that_no_site_came_to(tmp_path):
+    for stamp in ("20260101-000000", "20260102-000000"):
+        choose_directory(settings(), tmp_path, tmp_path / "study" / stamp, resume=False)
+    (tmp_path / "study" / "20260101-000000" / "rounds" / "0000").mkdir(parents=True)
+    found = choose_directory(settings(), tmp_path, None, resume=True)
+    assert found.name == "20260101-000000"
+
+
+def test_nothing_to_resume_is_said_and_a_complete_run_has_a_farewell_left(tmp_path):
     with pytest.raises(ConfigError, match="there is no run in"):
         choose_directory(settings(), tmp_path, None, resume=True)
     with pytest.raises(ConfigError, match="holds no run"):
@@ -48,5 +56,4 @@ def test_nothing_to_resume_and_nothing_left_to_do_are_said(tmp_path):
     out = choose_directory(settings(), tmp_path, tmp_path / "out", resume=False)
     (out / "rounds" / "0001").mkdir(parents=True)
     (out / "final").symlink_to("rounds/0001")
-    with pytest.raises(ConfigError, match="is complete"):
-        choose_directory(settings(), tmp_path, out, resume=True)
+    assert choose_directory(settings(), tmp_path, out, resume=True) == out

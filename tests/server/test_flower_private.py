@@ -1,6 +1,5 @@
 """The contract with Flower's private names: raise the pin of flwr only when this passes."""
 
-import inspect
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -8,11 +7,9 @@ from pathlib import Path
 import pytest
 from flwr.common.constant import ErrorCode
 from flwr.supercore.constant import TaskType
-from flwr.supercore.error import ApiErrorCode
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
 import client.flower_private
-from server.flower_private import APP, KEY_IN_USE, LOST, PUBLISHER, bundle, connected, names_in
+from server.flower_private import APP, LOST, PUBLISHER, UNAVAILABLE, bundle, connected
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,23 +21,15 @@ def test_the_pin_is_exact_and_what_is_installed():
 
 
 def test_the_codes_are_flowers():
-    assert KEY_IN_USE == ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE
+    assert UNAVAILABLE in LOST
     assert min(LOST) > 0 and max(LOST) < 1000  # ours begin there
     assert ErrorCode.CLIENT_APP_RAISED_EXCEPTION not in LOST
     assert TaskType.CLIENT_APP != TaskType.SERVER_APP
 
 
-def test_waiting_for_objects_is_short():
-    """Of keyword defaults that Flower still has under these names."""
-    defaults = {
-        name: each.default for name, each in inspect.signature(pull_objects).parameters.items()
-    }
-    assert defaults["initial_backoff"] == 0.05 and defaults["backoff_cap"] == 1.0
-
-
 def test_our_bundle_carries_no_code_and_is_the_same_every_time():
     content = bundle({"run": "small", "sha256": "0" * 64})
-    assert set(names_in(content)) == client.flower_private.FILES
+    assert set(client.flower_private.names_in(content)) == client.flower_private.FILES
     assert content == bundle({"run": "small", "sha256": "0" * 64})
     assert f"{PUBLISHER}/{APP}" == client.flower_private.APP
 

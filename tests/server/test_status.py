@@ -50,7 +50,7 @@ def test_times_are_told_to_the_unit_that_matters(seconds, text):
 def federation(tmp_path) -> Federation:
     return Federation.model_validate(
         {"name": "f", "folder": tmp_path, "run": "run.yaml", "address": {"host": "h"},
-         "sites": [{"name": "a"}, {"name": "b"}]}
+         "sites": [{"name": "a"}, {"name": "b"}], "quorum": 2}
     )  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """What the coordinator accepts from a site."""
 
+import io
+import math
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -8,7 +11,7 @@ from flwr.clientapp import ClientApp
 from medsa_model.errors import FederationError, ManifestError
 from medsa_model.state import Manifest
 from server.exchange import Answer, exchange
-from server.strategy import Scores, accept, introduce, read_scores
+from server.strategy import LONGEST_REASON, Scores, accept, clean, introduce, read_scores
 from sim.grid import InProcessGrid
 
 MANIFEST = Manifest({"w": (2,)}, "0" * 64, 48)
@@ -29,6 +32,19 @@ def answering(**records: ArrayRecord | MetricRecord | ConfigRecord) -> Answer:
 
 def arrays(*values: float) -> ArrayRecord:
     return ArrayRecord({"adapters": Array(np.array(values, np.float32))})
+
+
+def raw(data: bytes) -> ArrayRecord:
+    """An array of any content."""
+    return ArrayRecord({"adapters": Array("float32", (2,), "numpy.ndarray", data)})
+
+
+def promising(values: int, more: bytes = b"", kind: str = "<f4") -> ArrayRecord:
+    """Two values behind a header that promises `values`."""
+    file = io.BytesIO()
+    header = {"descr": kind, "fortran_order": False, "shape": (values,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return raw(file.getvalue() + bytes(8) + more)
 
 
 def metrics(examples: float) -> MetricRecord:
@@ -58,8 +74,16 @@ def test_a_good_answer_becomes_an_update():
         ({"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"loss": 1.0})}, "expected 1 to 9"),
         (
             {"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({"num-examples": 1})},
-            "metric loss is missing",
+            "metric loss is None, expected a finite number",
         ),
+        (
+            {"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({**metrics(1), "loss": math.nan})},
+            "metric loss is nan",
+        ),
+        ({"arrays": promising(10**15), "metrics": metrics(1)}, "float32 of shape .10+,. in 8 byte"),
+        ({"arrays": promising(2, b"\x01"), "metrics": metrics(1)}, "in 9 bytes, expected"),
+        ({"arrays": promising(2, kind="<i4"), "metrics": metrics(1)}, "is int32 of shape"),
+        ({"arrays": raw(b"no numbers"), "metrics": metrics(1)}, "cannot be read"),
     ],
 )
 def test_a_bad_answer_never_enters_the_mean(records, message):
@@ -96,7 +120,7 @@ def test_sites_are_sorted_whatever_the_order_of_nodes():
     assert not silent
     assert [node.site for node in nodes] == ["a", "b", "c"]
     assert [node.node_id for node in nodes] == [4, 2, 3]
-    assert nodes[0].cases == {"train": 3}
+    assert nodes[0].cases == {"train": 3, "val": 0, "test": 0}
 
 
 def test_who_never_answers_is_left_out_after_the_deadline():
@@ -132,27 +156,67 @@ def test_a_site_under_another_name_than_its_key_is_left_out():
     assert [node.site for node in nodes] == ["a"] and not silent
 
 
+@pytest.mark.parametrize(
+    "records",
+    [
+        {},
+        {"site": ConfigRecord({"site": "b"})},
+        {"cases": MetricRecord({"train": 3})},
+        {"site": ConfigRecord({"site": 7}), "cases": MetricRecord({"train": 3})},
+        {"site": ConfigRecord({"site": "b"}), "cases": MetricRecord({"train": 1.5})},
+        {"site": ConfigRecord({"site": "b"}), "cases": MetricRecord({"train": math.inf})},
+        {"site": ConfigRecord({"site": "b"}), "cases": MetricRecord({"train": -1})},
+        {"site": ConfigRecord({"site": "b"}), "cases": MetricRecord({"train": 10**9})},
+        {"site": ConfigRecord({"site": "b"}), "cases": MetricRecord({"train": [1, 2]})},
+        {"site": ConfigRecord({"site": "b"}), "cases": MetricRecord({"train": 3, "more": 4})},
+    ],
+)
+def test_what_is_no_introduction_leaves_that_node_out_alone(records):
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        good = {"site": ConfigRecord({"site": "a"}), "cases": MetricRecord({"train": 3})}
+        return Message(RecordDict(good if context.node_id == 2 else records), reply_to=message)
+
+    nodes, silent = introduce(InProcessGrid(app, ["a", "b"]), {2: "a", 3: "b"}, 5.0)
+    assert [node.site for node in nodes] == ["a"] and not silent
+
+
+def test_words_of_a_site_are_fit_for_a_terminal():
+    assert clean("one\ntwo \x1b[31mred\x07 three") == "one two [31mred three"
+    assert len(clean("x" * 10**6)) == LONGEST_REASON
+
+
 SCORES = {"empty": 0, "click/dice": 0.5, "click/iou": 0.4, "click/cases": 3.0}
 
 
 def test_scores_are_read_by_prompt():
     answer = answering(metrics=MetricRecord({"num-examples": 3, **SCORES}))
-    assert read_scores(answer, ["click", "box"]) == Scores({"click": (0.5, 0.4, 3)}, 0)
+    assert read_scores(answer, ["click", "box"], 3) == Scores({"click": (0.5, 0.4, 3)}, 0)
 
 
-@pytest.mark.parametrize("spoilt", [{"click/dice": float("nan")}, {"click/iou": 7.0}])
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"click/dice": float("nan")}, {"click/iou": 7.0}, {"click/cases": 4}, {"click/cases": 0},
+        {"click/dice": [0.5, 0.5]},
+    ],
+)  # fmt: skip
 def test_impossible_scores_are_refused(spoilt):
     answer = answering(metrics=MetricRecord({**SCORES, **spoilt}))
-    with pytest.raises(ManifestError, match="scores for prompt click"):
-        read_scores(answer, ["click"])
+    with pytest.raises(ManifestError, match="prompt click has Dice, IoU and cases"):
+        read_scores(answer, ["click"], 3)
 
 
-@pytest.mark.parametrize("metrics", [{}, {"empty": -1}, {"empty": 0.5}, {"empty": [1, 2]}])
+@pytest.mark.parametrize(
+    "metrics", [{}, {"empty": -1}, {"empty": 0.5}, {"empty": 4}, {"empty": [1]}]
+)
 def test_an_answer_without_a_number_of_empty_cases_is_refused(metrics):
     with pytest.raises(ManifestError, match="empty cases"):
-        read_scores(answering(metrics=MetricRecord(metrics)), ["click"])
+        read_scores(answering(metrics=MetricRecord(metrics)), ["click"], 3)
 
 
 def test_an_answer_without_metrics_is_refused():
     with pytest.raises(ManifestError, match="empty cases"):
-        read_scores(answering(), ["click"])
+        read_scores(answering(), ["click"], 3)
