@@ -1,15 +1,17 @@
 """The start-up kit of a hospital: a zip whose folder NAME/ holds all that its engineer needs.
 
-`site.yaml` (complete but for the place of the images), `ca.crt`, `README.md`, and `site.key` unless
-the hospital brought a key of its own. Equal settings give equal contents.
+`site.yaml` (complete but for the place of the images), `ca.crt`, `README.md` (with the facts of the
+run and its sha256), and `site.key` unless the hospital brought a key of its own. Equal settings
+give equal contents.
 """
 
 import io
 import json
+import re
 import stat
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -32,6 +34,7 @@ ENVIRONMENT = Environment(
     keep_trailing_newline=True,
     autoescape=False,  # YAML and Markdown of our own values
 )
+RUN = re.compile(rb"\| sha256 \| `([0-9a-f]{64})` \|")  # in README.md
 
 
 def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, bytes]:
@@ -43,7 +46,9 @@ def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, by
     split = _split(federation.run)
     values = {
         "site": site, "federation": federation.name, "address": where, "version": __version__,
-        "with_key": key.exists(), "generated": generated, "seed": run.seed, "split": split,
+        "with_key": key.exists(), "generated": generated, "run": run, "split": split,
+        "work": _work(run), "labels": _labels(run.data.classes),
+        "folder": _folder(run.data.classes),
         "data": yaml.safe_dump(run.data.model_dump(mode="json", exclude={"root"}), sort_keys=False),
         "checkpoint": _checkpoint(run),
         # as JSON, which is YAML: a site may be called 007 or "no"
@@ -94,7 +99,30 @@ def changed_in_kit(path: Path, files: Mapping[str, bytes], public: bytes) -> lis
         raise ConfigError(f"{path} holds the key of another site.pub than this site's: {again}")
     new = yaml.safe_load(files["site.yaml"])
     changed = [name for name in {**new, **kept} if new.get(name) != kept.get(name)]
+    if RUN.findall(found.get("README.md", b"")) != RUN.findall(files["README.md"]):
+        changed.append("the run's sha256")
     return changed if authority == files["ca.crt"] else ["ca.crt", *changed]
+
+
+def _work(run: RunConfig) -> str:
+    """What a site does in a round, in words."""
+    train = run.train
+    if train.steps is not None:
+        return f"{train.steps} steps of {train.batch_size} images"
+    passes = f"{train.epochs:g} passes over the site's own training cases"
+    return f"{passes}, {train.batch_size} images a step"
+
+
+def _labels(classes: Sequence[str]) -> str:
+    """A dataset.json that declares `classes`."""
+    numbers = {name: number for number, name in enumerate(("background", *classes))}
+    return json.dumps({"labels": numbers}, ensure_ascii=False)
+
+
+def _folder(classes: Sequence[str]) -> str:
+    """The section `data` of a site whose images lie in the layout `folder`, on one line."""
+    section = {"kind": "folder", "root": "/PATH/TO/study", "classes": [*classes]}
+    return json.dumps(section, ensure_ascii=False)  # which is YAML
 
 
 def _split(run: Path) -> SplitOptions:

@@ -13,7 +13,8 @@ from sim.run import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^medsa-sim .+$", README, re.MULTILINE)))
+HOSPITAL = (ROOT / "configs" / "hospital.yaml").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"^(?:# )?(medsa-sim .+)$", README + HOSPITAL, re.MULTILINE)))
 WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", README, re.MULTILINE)
 TINY = ["rounds=1", "model.image_size=32", "train.epochs=null", "train.steps=1"]
 TINY += ["train.batch_size=2", "sim.examples=0", "sim.rows=[]", "sim.references=[]"]
@@ -44,7 +45,7 @@ def data(tmp_path) -> Path:
 
 
 def test_there_are_commands_to_test():
-    assert len(COMMANDS) >= 4
+    assert len(COMMANDS) >= 5 and any("hospital.yaml" in command for command in COMMANDS)
     assert len(WISHES) >= 5
 
 

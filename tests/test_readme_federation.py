@@ -6,20 +6,31 @@ Those that run until hospitals have come are tested with real processes in tests
 import re
 import shlex
 import shutil
+import subprocess
+import tomllib
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
+import client.cli
+import server.cli
 from client.cli import main as run_site
 from medsa_model.loopback import free_port
+from medsa_model.site_keys import fingerprint
 from server.cli import main as flower_server
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVER = re.findall(r"^flower-server .+$", README, re.MULTILINE)
 SITE = re.findall(r"^python client/run.py .+$", README, re.MULTILINE)
+PIP = re.findall(r"^pip .+$|(?<=`)pip install[^`]+(?=`)", README, re.MULTILINE)
+INLINE = [" ".join(found.split()) for found in re.findall(
+    r"`((?:flower-server|python client/run\.py|ssh-keygen)\s[^`]+)`", README
+)]  # fmt: skip
 
 
 @pytest.fixture
@@ -40,12 +51,66 @@ def place(tmp_path, monkeypatch):
 
 
 def words(command: str) -> list[str]:
-    return shlex.split(command)[1:]
+    """The words of a printed command after its program, filled in for `place`."""
+    for name, meant in (
+        ("/PATH/TO/federation.yaml", "configs/federation.yaml"),
+        ("/PATH/TO/other.yaml", "configs/demo.yaml"),
+        ("/PATH/TO/", ""),
+        ("SITE", "site_a"),
+    ):
+        command = command.replace(name, meant)
+    return shlex.split(command.removeprefix("python "))[1:]
+
+
+def inline(start: str) -> list[str]:
+    """The words of the one command in a sentence that begins so."""
+    (found,) = [command for command in INLINE if command.startswith(start)]
+    return words(found)
+
+
+def unpack(place: Path, site: str) -> None:
+    with zipfile.ZipFile(place / "federation" / "kits" / f"{site}.zip") as kit:
+        kit.extractall(place)
+    (place / site / "site.key").chmod(0o600)
 
 
 def test_the_readme_prints_these_commands():
+    """A new one needs a test here."""
     assert [words(command)[0] for command in SERVER] == ["provision", "check", "--config", "status"]
     assert len(SITE) == 2 and "--check" in SITE[0] and "--check" not in SITE[1]
+    assert [command.partition(" -")[0] for command in INLINE] == [
+        "python client/run.py keygen", "ssh-keygen", "flower-server submit",
+        "flower-server revoke",
+    ]  # fmt: skip
+    assert len(PIP) == 5
+
+
+@pytest.mark.parametrize("more", ["", "--resume --out /PATH/TO/RUN"])
+def test_the_start_is_understood(place, monkeypatch, more):
+    assert more in README
+    monkeypatch.setattr(
+        server.cli, "run_study",
+        lambda federation, config, options: 40 + (federation.quorum == 3) + options.resume,
+    )  # fmt: skip
+    assert flower_server([*words(SERVER[2]), *words(f"_ {more}")]) == (42 if more else 41)
+
+
+def test_the_installation_is_understood(monkeypatch):
+    """By pip itself; what it would install is this project, from what lies in the clone."""
+    commands = pytest.importorskip("pip._internal.commands")
+    monkeypatch.chdir(ROOT)
+    name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    folders = []
+    for printed in PIP:
+        kind, *rest = shlex.split(printed)[1:]
+        options, targets = commands.create_command(kind).parse_args(rest)
+        (target,) = [*targets, *options.editables]
+        assert target in (".", ".[dev]", ".[ray]", name)
+        assert all(Path(constraints).is_file() for constraints in options.constraints)
+        assert options.no_index == (target == name)  # only then it is not the clone
+        if kind == "wheel" or options.no_index:
+            folders.append(options.wheel_dir if kind == "wheel" else options.find_links[-1])
+    assert folders == ["wheels", "wheels"]
 
 
 def test_provision_check_and_status(place, capsys):
@@ -53,7 +118,7 @@ def test_provision_check_and_status(place, capsys):
     assert flower_server(provision) == 0
     assert flower_server(check) == 0, capsys.readouterr().out
     shown = capsys.readouterr().out
-    assert "quorum 2" in shown and re.search(r"run demo sha256 [0-9a-f]{64}", shown)
+    assert "quorum 3" in shown and re.search(r"run demo sha256 [0-9a-f]{64}", shown)
     assert flower_server(status) == 1
     assert "no flower-server is running" in capsys.readouterr().out
 
@@ -61,31 +126,67 @@ def test_provision_check_and_status(place, capsys):
 def test_a_site_checks_its_unedited_kit(place, capsys):
     """Everything is well but the coordinator, which is not running."""
     assert flower_server(words(SERVER[0])) == 0
-    with zipfile.ZipFile(place / "federation" / "kits" / "site_a.zip") as kit:
-        kit.extractall(place)
-    (place / "site_a" / "site.key").chmod(0o600)
+    unpack(place, "site_a")
     capsys.readouterr()
-    assert run_site(words(SITE[0])[1:]) == 1
+    assert run_site(words(SITE[0])) == 1
     lines = capsys.readouterr().out.splitlines()
     bad = [line for line in lines if re.match(r"[│|] NO", line)]
     assert len(bad) == 1 and "coordinator" in bad[0], lines
-    assert sum(bool(re.match(r"[│|] ok", line)) for line in lines) == 7
+    assert sum(bool(re.match(r"[│|] ok", line)) for line in lines) >= 7
+
+
+def test_a_site_takes_part_as_printed(place, monkeypatch):
+    assert flower_server(words(SERVER[0])) == 0
+    unpack(place, "site_a")
+    monkeypatch.setattr(
+        client.cli, "join", lambda config, file, overrides: 42 if file.is_file() else 1
+    )
+    for quiet in ("log_to_file", "signal"):  # files and handlers of a whole process
+        monkeypatch.setattr(client.cli, quiet, Mock())
+    assert run_site(words(SITE[1])) == 42
+
+
+def test_the_commands_of_a_kit_work(place, capsys):
+    """Those for the shell where its programs are installed."""
+    assert flower_server(words(SERVER[0])) == 0
+    (authority,) = re.findall(r"telephone: ([0-9A-F:]{95})", capsys.readouterr().out)
+    with zipfile.ZipFile(place / "federation" / "kits" / "site_b.zip") as kit:
+        text = kit.read("site_b/README.md").decode()
+    shutil.copy(place / "federation" / "kits" / "site_b.zip", place)
+    unzip, openssl, check, join = re.findall(r"^   (unzip .+|openssl .+|python .+)$", text, re.M)
+    if shutil.which("unzip"):
+        subprocess.run(["sh", "-c", unzip], check=True, capture_output=True, cwd=place)
+        assert (place / "site_b" / "site.key").stat().st_mode & 0o777 == 0o600
+    else:
+        unpack(place, "site_b")
+    if shutil.which("openssl"):
+        told = subprocess.run(shlex.split(openssl), check=True, capture_output=True, cwd=place)
+        assert told.stdout.decode().strip().endswith(f"={authority}")
+    assert words(check) == [*words(join), "--check"]
+    assert run_site(words(check)) == 1
+    assert "site site_b" in capsys.readouterr().out
 
 
 def test_a_key_is_made_registered_and_revoked(place, capsys):
-    assert run_site(["keygen", "--out", "kit"]) == 0
+    assert run_site(inline("python client/run.py keygen")) == 0
     assert "site.pub" in capsys.readouterr().out
+    if shutil.which("ssh-keygen"):
+        command = ["ssh-keygen", *inline("ssh-keygen")]
+        told = subprocess.run(command, check=True, capture_output=True, cwd=place / "keys")
+        key = load_ssh_public_key((place / "keys" / "site.pub").read_bytes())
+        assert told.stdout.decode().split()[1] == fingerprint(key)
     federation = place / "configs" / "federation.yaml"
     content = yaml.safe_load(federation.read_text())
-    content["sites"][0]["public_key"] = "../kit/site.pub"
+    content["sites"][0]["public_key"] = "../keys/site.pub"
     federation.write_text(yaml.safe_dump(content))
     assert flower_server(words(SERVER[0])) == 0
     with zipfile.ZipFile(place / "federation" / "kits" / "site_a.zip") as kit:
         assert not [name for name in kit.namelist() if name.endswith("site.key")]
+        assert "ssh-keygen -lf site.pub" in kit.read("site_a/README.md").decode()
     capsys.readouterr()
-    revoke = ["revoke", "--config", "configs/federation.yaml"]
-    assert flower_server([*revoke, "site_a"]) == 0
-    assert flower_server([*revoke, "site_z"]) == 1
+    revoke = inline("flower-server revoke")
+    assert flower_server(revoke) == 0
+    assert flower_server([*revoke[:-1], "site_z"]) == 1
     said = capsys.readouterr()
     assert "revoked for good" in said.out and "site_z" in said.err and "Traceback" not in said.err
     assert flower_server(words(SERVER[1])) == 0
@@ -94,15 +195,9 @@ def test_a_key_is_made_registered_and_revoked(place, capsys):
 
 
 def test_a_run_is_submitted_for_later(place, capsys):
-    command = re.search(r"`(flower-server\s+submit\s[^`]+)`", README)
-    assert command
-    filled = (
-        command[1]
-        .replace("...", "configs/federation.yaml")
-        .replace("other.yaml", "configs/demo.yaml")
-    )
-    assert flower_server([*words(filled), "rounds=1"]) == 0
+    submit = inline("flower-server submit")
+    assert flower_server([*submit, "rounds=1"]) == 0
     (waiting,) = (place / "federation" / "queue").glob("*.yaml")
     assert yaml.safe_load(waiting.read_text())["rounds"] == 1
-    assert flower_server([*words(filled), "rouns=1"]) == 1
+    assert flower_server([*submit, "rouns=1"]) == 1
     assert "did you mean 'rounds'" in capsys.readouterr().err

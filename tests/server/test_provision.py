@@ -1,5 +1,6 @@
 """Provisioning: complete, private, repeatable; and it notices what does not fit."""
 
+import json
 import re
 import shutil
 import stat
@@ -7,10 +8,13 @@ import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from client.config import SiteConfig, load_site
+from medsa_model.config import load_run
 from medsa_model.data.split import split_site
 from medsa_model.errors import ConfigError
 from medsa_model.site_keys import make_key_pair, public_part
@@ -154,6 +158,88 @@ def test_a_kit_for_images_of_its_own_says_what_to_fill_in(tmp_path):
         assert "sam_vit_b_01ec64.pth" in (kit / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("train", "work"),
+    [
+        ({"steps": 7, "batch_size": 3}, "7 steps of 3 images"),
+        ({"epochs": 0.5, "batch_size": 4},
+         "0.5 passes over the site's own training cases, 4 images a step"),
+    ],
+)  # fmt: skip
+def test_a_kit_says_what_the_run_is(tmp_path, train, work):
+    """And its sha256 can be put on the list as it stands there in a comment."""
+    provision(federation(tmp_path, {"train": train, "rounds": 17}))
+    kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    sha256 = load_run(tmp_path / "run.yaml").sha256
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", (kit / "README.md").read_text(), re.MULTILINE))
+    assert rows["the run"] == "study" and rows["rounds"] == "17" and rows["a round"] == work
+    assert rows["backbone"].startswith("vit_tiny, ") and rows["sha256"] == f"`{sha256}`"
+    text = (kit / "site.yaml").read_text()
+    listed, allowed = re.subn(
+        r'# of study, .*: (\["\w+"\])\n  runs:$', r"runs: \1", text, flags=re.M
+    )
+    assert allowed == 1 and load_site(kit / "site.yaml").limits.runs is None
+    (kit / "site.yaml").write_text(listed)
+    assert load_site(kit / "site.yaml").limits.runs == (sha256,)
+
+
+def blocks(text: str) -> list[str]:
+    """What stands between fences."""
+    return re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def picture(path: Path, mask: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((8, 8) if mask else (8, 8, 3), np.uint8)
+    pixels[2:5, 2:5] = 1
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("layout", ["one structure", "dataset.json"])
+def test_images_that_lie_as_a_kit_says_are_taken(tmp_path, layout):
+    """With a section `data` for a site whose images do not have the run's own layout."""
+    provision(federation(tmp_path, {"data": {"kind": "isic", "year": 2018}}, sites=("x", "y")))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    section, tree, labels, rows = blocks((kit / "README.md").read_text())[-4:]
+    root = tmp_path / "images of x"
+    if layout == "dataset.json":
+        files = [(f"imagesTr/case_00{n}_0000.png", f"labelsTr/case_00{n}.png") for n in range(1, 6)]
+    else:
+        assert re.findall(r"(images|masks)/ +case_001.png  case_002", tree) == ["images", "masks"]
+        files = [(f"images/case_00{n}.png", f"masks/case_00{n}.png") for n in range(1, 6)]
+    for image, mask in files:
+        picture(root / image, mask=False)
+        picture(root / mask, mask=True)
+    if layout == "dataset.json":
+        (root / "dataset.json").write_text(labels)
+    more = "".join(f"case_00{number},x,patient_{number}\n" for number in range(3, 6))
+    (root / "sites.csv").write_text(rows + more)
+    data = section.strip().replace("data: ", "data=").replace("/PATH/TO/study", str(root))
+    config = load_site(kit / "site.yaml", [data])
+    cases = config.data.open()
+    assert config.data.classes == ("lesion",) and {case.site for case in cases} == {"x"}
+    assert all(case.load().mask.sum() == 9 for case in cases)
+    parts = split_site(cases, config.site, config.split, config.split.seed)
+    (together,) = [part for part, names in parts.items() if "case_001" in names]
+    assert "case_002" in parts[together]
+
+
+def test_a_kit_declares_all_structures_of_the_run(tmp_path):
+    data = {"kind": "folder", "classes": ["liver", "läsion"]}
+    provision(federation(tmp_path, {"data": data}, sites=("x",)))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    text = (kit / "README.md").read_text()
+    labels = next(json.loads(block) for block in blocks(text) if block.startswith("{"))
+    assert labels == {"labels": {"background": 0, "liver": 1, "läsion": 2}}
+    assert "\ndata: {" not in text  # the section is that of the kit
+
+
+def test_a_kit_over_generated_images_does_not_speak_of_folders(tmp_path):
+    provision(federation(tmp_path))
+    text = (unpack(tmp_path / "fed/kits/site_a.zip", tmp_path) / "README.md").read_text()
+    assert "sites.csv" not in text and "imagesTr" not in text and "## What is sent" in text
+
+
 def test_an_ipv6_address_is_dialled_in_brackets(tmp_path):
     provision(federation(tmp_path, host="::1"))
     kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
@@ -252,7 +338,42 @@ def test_the_end_of_the_certificate_is_told_in_time(tmp_path, days, told):
 def test_another_study_is_told_for_kept_kits(tmp_path):
     provision(federation(tmp_path))
     told = line(provision(federation(tmp_path, {"seed": 6})), "site_a")
-    assert "differ in split:" in told
+    assert "differ in split, the run's sha256:" in told
+    told = line(provision(federation(tmp_path, {"rounds": 3})), "site_a")
+    assert "differ in the run's sha256:" in told
+
+
+def test_a_site_that_is_only_taken_out_of_the_yaml_comes_back_with_its_name(tmp_path):
+    provision(federation(tmp_path))
+    before = contents(tmp_path / "fed")
+    assert set(admitted(federation(tmp_path, sites=("site_b",))).values()) == {"site_b"}
+    assert set(admitted(federation(tmp_path)).values()) == {"site_a", "site_b"}
+    provision(federation(tmp_path, sites=("site_b",)))
+    assert contents(tmp_path / "fed") == before
+
+
+def test_a_new_server_certificate_leaves_kits_valid(tmp_path):
+    fed = federation(tmp_path)
+    provision(fed)
+    remove("server.crt", "server.key")(fed.folder, None)
+    lines = provision(fed)
+    assert "made" in line(lines, "server.crt") and "kept" in line(lines, "ca.crt")
+    assert line(lines, "site_a") == "site_a: key kept, kit kept"
+
+
+def test_a_new_authority_leaves_the_keys_of_the_sites(tmp_path):
+    fed = federation(tmp_path)
+    provision(fed)
+    before = contents(fed.folder)
+    remove("ca.crt", "ca.key", "server.crt", "server.key")(fed.folder, None)
+    shutil.rmtree(fed.folder / "kits")
+    assert "key kept, kit made" in line(provision(fed), "site_a")
+    after = contents(fed.folder)
+    assert after["ca.crt"] != before["ca.crt"]
+    assert all(after[path] == before[path] for path in before if path.startswith("sites/"))
+    kit = unpack(fed.folder / "kits/site_a.zip", tmp_path)
+    assert (kit / "ca.crt").read_bytes() == (fed.folder / "ca.crt").read_bytes()
+    assert (kit / "site.key").read_bytes() == before["sites/site_a/site.key"][0]
 
 
 def test_certificates_of_the_users_own_are_kept(tmp_path):
@@ -333,9 +454,32 @@ def test_the_shipped_federation_fits_its_run(tmp_path):
         "# flower-server provision --config configs/federation.yaml\n"
     )
     shipped = load_federation(path)
-    assert shipped.folder.resolve() == CONFIGS.parent / "federation" and shipped.quorum == 2
+    assert shipped.folder.resolve() == CONFIGS.parent / "federation" and shipped.quorum == 3
     provision(shipped.model_copy(update={"folder": tmp_path / "fed"}))
     run = load_simulation(shipped.run)
     names = {site.name for site in shipped.sites}
     assert names == {case.site for case in run.data.open()}
     assert {path.stem for path in (tmp_path / "fed/kits").iterdir()} == names
+
+
+def test_the_lines_that_are_commented_out_in_the_shipped_federation_are_valid(tmp_path):
+    text = (CONFIGS / "federation.yaml").read_text()
+    text, count = re.subn(r"^( *)# (- \{|\w+: \S)", r"\1\2", text, flags=re.MULTILINE)
+    assert count == 4
+    (tmp_path / "federation.yaml").write_text(text.replace("\n  - name: site_d", ""))
+    address = load_federation(tmp_path / "federation.yaml").address
+    assert not address.tls and address.listen_port != address.port
+    opened = load_federation(tmp_path / "federation.yaml")
+    assert opened.health and opened.sites[-1].public_key == tmp_path / "keys/site_d.pub"
+
+
+def test_the_shipped_study_of_hospitals_images_can_be_provisioned(tmp_path):
+    shipped = load_federation(CONFIGS / "federation.yaml", ["run=hospital.yaml"])
+    provision(shipped.model_copy(update={"folder": tmp_path / "fed"}))
+    kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    assert load_site(kit / "site.yaml").split.test == 0.2
+    text = (CONFIGS / "hospital.yaml").read_text()
+    text, count = re.subn(r"^# (\w+: \{)", r"\1", text, flags=re.MULTILINE)
+    assert count == 2
+    (tmp_path / "vit_b.yaml").write_text(text.replace("model:\n  backbone: vit_tiny", "#"))
+    assert load_run(tmp_path / "vit_b.yaml").model.backbone == "vit_b"
