@@ -78,7 +78,7 @@ class Federation:
         """What a process wrote."""
         return (self.place / f"{name}.txt").read_text(errors="replace")
 
-    def wait(self, what: str, done: Callable[[], bool], seconds: float = 90) -> None:
+    def wait(self, what: str, done: Callable[[], bool], seconds: float = 180) -> None:
         """Fail with everybody's output when `done` is not true in time, or a process failed."""
         deadline = time.monotonic() + seconds
         while not done():
@@ -90,7 +90,7 @@ class Federation:
         """Until that round is complete."""
         self.wait(f"round {number}", (self.run / "rounds" / f"{number:04d}").exists)
 
-    def wait_for_end(self, seconds: float = 120) -> dict[str, int]:
+    def wait_for_end(self, seconds: float = 180) -> dict[str, int]:
         """Exit codes by name."""
         for name, process in self.processes.items():
             self.wait(f"end of {name}", lambda p=process: p.poll() is not None, seconds)

@@ -17,7 +17,7 @@ from tests.integration.federation import (
     simulated,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def test_three_hospitals_get_the_result_of_the_simulation(tmp_path, capsys):
