@@ -3,7 +3,8 @@
     {run sha256: {"train 0": 1, "train 1": 2, "val": 2}}
 
 A coordinator asks again when a site was restarted or a round is repeated, and is answered again.
-One that asks on and on is refused: else no number of rounds would bound a site's work.
+One that asks on and on is refused: else no number of rounds would bound a site's work for a run.
+How many runs there are is bounded by the site's list of runs, `limits.runs`, alone.
 """
 
 import json

@@ -18,15 +18,21 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from flwr.supernode import start_client_internal
+
+LARGEST = 64 * 2**20  # bytes of one answer; Flower sends arrays in parts of 5 MiB
 
 
 def confine() -> None:
-    """Let Flower's HTTP clients of this process speak to the address that they were given alone.
+    """Let Flower's HTTP clients of this process speak to the address that they were given alone,
+    and take in no more than fits.
 
     Flower's own follow redirects, so that a coordinator could let a site post to any machine of
     the hospital's network, and use the proxies and the .netrc of the environment. Authorities of
-    the system are those that our own client asks.
+    the system are those that our own client asks. Flower's SuperNode also unpacks a run's bundle
+    to look for settings, which may be a zip bomb; ours are in the messages.
     """
+    start_client_internal.get_fused_config_from_fab = lambda *_: {}  # type: ignore[attr-defined]
     opened = ProtobufClient.__init__
 
     @wraps(opened)
@@ -38,10 +44,21 @@ def confine() -> None:
         self._client.close()
         context = ssl.create_default_context() if verify is True else verify
         self._client = httpx.Client(
-            verify=context, timeout=timeout, follow_redirects=False, trust_env=False
-        )
+            verify=context, timeout=timeout, follow_redirects=False, trust_env=False,
+            headers={"accept-encoding": "identity"}, event_hooks={"response": [_check_size]},
+        )  # fmt: skip
 
     ProtobufClient.__init__ = open_confined  # type: ignore[method-assign]
+
+
+def _check_size(response: httpx.Response) -> None:
+    """Raise `httpx.RemoteProtocolError` for an answer of more than `LARGEST`, before it is read."""
+    told = response.headers.get("content-length", "")
+    if "content-encoding" in response.headers or not told.isdigit() or int(told) > LARGEST:
+        raise httpx.RemoteProtocolError(
+            f"an answer of {told or 'untold'} bytes, {response.headers.get('content-encoding', '')}"
+            f" encoded; expected at most {LARGEST} as they are", request=response.request,
+        )  # fmt: skip
 
 
 def ask_the_door(client: httpx.Client, key: ec.EllipticCurvePrivateKey) -> httpx.Response:

@@ -39,6 +39,7 @@ from client.reached import SUPERNODE, SuperNode, check_owner, hang_up, reach
 from medsa_model.child import end_with_parent
 from medsa_model.errors import ConnectionProblem, MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
+from medsa_model.records import unique
 from medsa_model.refusals import Reason, Refused
 
 CRASHED = 70  # exit code, EX_SOFTWARE
@@ -161,6 +162,8 @@ def deliver(task: Task, reply: Message, address: str) -> None:
     except ConnectionProblem:
         leave(task)
         raise
+    if not reply.has_error():
+        reply.content = unique(reply.content)
     push(task, reply)
 
 

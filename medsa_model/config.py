@@ -28,9 +28,9 @@ T = typing.TypeVar("T", bound=Section)
 class Prompts(Section):
     """How structures are asked for."""
 
-    train: tuple[PromptKind, ...] = Field((Click(), Box(overlap=0.75)), min_length=1)
+    train: tuple[PromptKind, ...] = Field((Click(), Box(overlap=0.75)), min_length=1, max_length=16)
     """Kinds of prompt in training; one is drawn at random for every prompt."""
-    evaluate: tuple[PromptKind, ...] = Field((Click(), Box()), min_length=1)
+    evaluate: tuple[PromptKind, ...] = Field((Click(), Box()), min_length=1, max_length=16)
     """Kinds of prompt in evaluation, each scored by itself; the first is the main one."""
 
     @field_validator("evaluate")

@@ -6,17 +6,19 @@ hundred small tensors would take longer to ask for than to train. Metrics travel
 """
 
 import io
+import secrets
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 from medsa_model.errors import ManifestError
 from medsa_model.state import AdapterState
 
 NAME = "adapters"
+NONCE = "nonce"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -62,6 +64,22 @@ def _read_flat(data: bytes, expected: int) -> "np.ndarray[tuple[int], np.dtype[n
             f"of ({expected},): every site needs the same backbone and the same adapter section"
         )
     return np.frombuffer(data, np.float32, expected, file.tell()).copy()
+
+
+def unique(content: RecordDict) -> RecordDict:
+    """`content` with a random number in every record of numbers or settings, and in one of its own.
+
+    Flower knows an object by the hash of its content. What nobody can foresee, nobody can register
+    beforehand with other parts.
+    """
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
+    for name, record in content.items():
+        if isinstance(record, MetricRecord):
+            record = MetricRecord({**record, NONCE: secrets.randbits(52) / 1.0})
+        elif isinstance(record, ConfigRecord):
+            record = ConfigRecord({**record, NONCE: secrets.token_hex(16)})
+        records[name] = record
+    return RecordDict({**records, NONCE: ConfigRecord({NONCE: secrets.token_hex(16)})})
 
 
 def size_in_bytes(arrays: ArrayRecord) -> int:

@@ -29,7 +29,7 @@ from medsa_model.logs import append_metrics, logger
 from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState
 from medsa_model.strategies import Update
-from server.exchange import Pending, exchange
+from server.exchange import Unanswered, exchange
 from server.flower_private import connected
 from server.strategy import Node, accept, clean, introduce, order, read_scores
 
@@ -45,10 +45,10 @@ class Rules:
     """How a federation treats sites that are missing.
 
     It starts with `nodes` connected nodes. The sites of a round together have `timeout` seconds to
-    answer. A round with fewer than `quorum` usable updates is repeated `repeats` times: sites that
-    are still at work are waited for as long again, others are asked again. After that it is skipped
-    when `skip` is true, else it ends the run with a `FederationError`. With `farewell` the sites
-    are told when the federation is over.
+    answer. A round with fewer than `quorum` usable updates is repeated `repeats` times: at first
+    sites that are still at work are waited for as long again and others are asked again, later all
+    that are missing are. After that it is skipped when `skip` is true, else it ends the run with a
+    `FederationError`. With `farewell` the sites are told when the federation is over.
     """
 
     nodes: int = 1
@@ -185,14 +185,16 @@ def train_round(
     """
     updates: dict[str, Update] = {}
     refused: set[str] = set()
-    pending: dict[int, Pending] = {}
+    unanswered = Unanswered()
     for attempt in range(rules.repeats + 1):
+        if attempt > 1:  # an answer that is lost without a trace must not cost the round
+            unanswered = Unanswered()
         sites = present(grid, roster, rules, train_on)
         missing = [n for n in sites if n.site not in updates and n.site not in refused]
         if attempt and missing:
             append_metrics(run, "repeated", round=current.number + 1, sites=sorted(updates))
         if missing:
-            ask_to_train(grid, config, run, built, missing, current, rules, pending, updates,
+            ask_to_train(grid, config, run, built, missing, current, rules, unanswered, updates,
                          refused)  # fmt: skip
         if len(updates) >= max(rules.quorum, 1):
             return updates
@@ -212,7 +214,7 @@ def train_round(
 
 def ask_to_train(
     grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node], current: Round,
-    rules: Rules, pending: dict[int, Pending], updates: dict[str, Update], refused: set[str],
+    rules: Rules, unanswered: Unanswered, updates: dict[str, Update], refused: set[str],
 ) -> None:  # fmt: skip
     """One exchange of a training round: fills `updates` and `refused` by site."""
     content = order(config, built.manifest, current.state, round=str(current.number))
@@ -222,7 +224,7 @@ def ask_to_train(
     silent = set(targets.values())
     needed, lifetime = rules.quorum - len(updates), rules.timeout * (rules.repeats + 1)
     for answer in exchange(grid, targets, MessageType.TRAIN, content, str(number), rules.timeout,
-                           needed, pending, lifetime):  # fmt: skip
+                           needed, unanswered, lifetime):  # fmt: skip
         silent.discard(answer.site)
         try:
             updates[answer.site] = accept(answer, built.manifest, cases[answer.site])

@@ -81,6 +81,8 @@ class Federation(Section):
     does not help; `skip` goes on with the next round and records this one as skipped."""
     repeats: int = Field(2, ge=0)
     """How often a short round is repeated."""
+    megabytes: float = Field(256, gt=0)
+    """Largest answer of a site, in 10^6 bytes; what is larger is refused."""
     health: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
     """`host:port` of Flower's gRPC health service, for orchestrators; empty: a free port that only
     this machine reaches."""

@@ -56,7 +56,7 @@ TRIES = 30  # most tries to ask the SuperLink, one a second
 LEAVE = 5.0  # seconds for sites to hang up after the farewell
 FAREWELL = 60.0  # longest wait for sites that are only to be told that all is over
 SOON, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 1.0, 30.0  # seconds; of the SuperLink's restarts
-KILLED = (130, 137, 143)  # exit codes of a process that was ended from outside
+AGAIN = (130, 137, 143, 75)  # exit codes of a worker that was ended from outside, or by Flower
 
 T = TypeVar("T")
 
@@ -105,7 +105,9 @@ class Coordinator:
                 base_url=f"https://{self.place.link.address}", verify=context, timeout=30,
                 trust_env=False,
             )  # fmt: skip
-            self.serving = open_door(Door(inner, self.keys(), self.place.changed), self.federation)
+            largest = int(self.federation.megabytes * 10**6)
+            door = Door(inner, self.keys(), self.place.changed, largest)
+            self.serving = open_door(door, self.federation)
             self.note(None)
         except BaseException:
             self.close()
@@ -213,7 +215,10 @@ class Coordinator:
                 return
             if keys != self.serving.door.keys:
                 self.serving.door.keys = keys
-                self.admit()
+                try:
+                    self.admit()
+                except FederationError as error:
+                    logger.error("%s; until then that site cannot come in", error)
                 logger.info(
                     "keys have changed: %s may come in; revoked: %s",
                     ", ".join(sorted(keys.admitted.values())),
@@ -281,7 +286,7 @@ class Coordinator:
             )  # fmt: skip
             self.wait(partial(has_ended, self.worker), float("inf"), LOOK)
             code = self.worker.returncode
-            if code >= 0 and code not in KILLED:
+            if code >= 0 and code not in AGAIN:
                 return int(code)
             logger.warning("the worker ended (%d); restart %d of %d", code, restart + 1, RESTARTS)
             self.ask(partial(stop_run, run_id=run_id))

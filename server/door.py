@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from server.flower_fleet import HEARTBEAT, PULL, PUSH, is_own_reply, nothing_yet
+from server.flower_fleet import HEARTBEAT, PULL, PUSH, PUSH_OBJECT, is_own_reply, nothing_yet
 from server.flower_private import PUBLIC_KEY_HEADER
 from server.limits import Load
 from server.stamps import Keys as Keys
@@ -35,6 +35,7 @@ WITHOUT_WORK = (PULL, HEARTBEAT)  # what a site asks whose work did not arrive
 REFUSED = "x-medsa-door"  # header of an answer by the door itself
 SITE = "x-medsa-site"  # header of an answer to a site: the name that its key was registered for
 LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 MiB
+FEW_PARTS, SMALLEST_PART = 64, 2**20  # of an answer: names and numbers; bytes of one of an array
 SLOWEST = 60.0  # seconds for a request to arrive
 HOLD = 15.0  # seconds that a question for work is held; sites give up after 30
 LOOK = 0.02  # seconds between looks whether anything changed at the SuperLink
@@ -63,13 +64,16 @@ class Handed:
 class Door:
     """The ASGI application; `inner` reaches the SuperLink, `keys` may be replaced at any time.
 
-    While what `changed` returns stays the same, there is no new work to ask for.
+    While what `changed` returns stays the same, there is no new work to ask for. An answer of a
+    site has at most `largest_answer` bytes.
     """
 
     def __init__(
-        self, inner: httpx.AsyncClient, keys: Keys, changed: Callable[[], object] = time.monotonic
-    ) -> None:
+        self, inner: httpx.AsyncClient, keys: Keys, changed: Callable[[], object] = time.monotonic,
+        largest_answer: int = 256 * 10**6,
+    ) -> None:  # fmt: skip
         self.inner = inner
+        self.largest_answer = largest_answer
         self.keys = keys
         self.changed = changed
         self.stamps = Stamps()
@@ -121,7 +125,10 @@ class Door:
             except TimeoutError:
                 raise Refusal(408, 9008, "the request arrived too slowly") from None
             if path == PUSH:
-                _check_reply(body)
+                _check_reply(body, FEW_PARTS + self.largest_answer // SMALLEST_PART)
+                self.load.begin_answer(site)
+            elif path == PUSH_OBJECT:
+                self.load.add_part(site, len(body), self.largest_answer)
             handed = self.handed[headers[PUBLIC_KEY_HEADER]]
             if path not in WITHOUT_WORK:
                 handed.answer = None
@@ -188,16 +195,16 @@ class Door:
                 raise Refusal(503, 9010, "the SuperLink broke off; try again") from None
 
 
-def _check_reply(body: bytes) -> None:
+def _check_reply(body: bytes, most_parts: int) -> None:
     """Raise `Refusal` unless a site answers in its own name: Flower looks at `node` alone."""
     try:
-        own = is_own_reply(body)
+        own = is_own_reply(body, most_parts)
     except ValueError:
         raise Refusal(400, 9012, "the request is not what Flower sends to this path") from None
     if not own:
         raise Refusal(
-            403, 9011, "a site may send one answer at a time, in its own name and to the "
-            "coordinator; this request brings something else",
+            403, 9011, "a site may send one answer at a time, in its own name, to the coordinator "
+            f"and in at most {most_parts} parts; this request brings something else",
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ answer does not depend on how often it was asked for.
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -19,7 +19,7 @@ from medsa_model.logs import logger
 from medsa_model.records import serialised_bytes
 from medsa_model.refusals import Reason
 from server.flower_private import LOST, UNAVAILABLE, Connected, connected
-from server.flower_replies import Arriving, Reply, receive
+from server.flower_replies import Arriving, Reply, receive, send_messages
 
 LOOK = 2.0  # seconds between looks at who was activated anew
 ATTEMPTS = 3  # most often that one site is sent the same message in one exchange
@@ -52,6 +52,16 @@ class Pending:
     """The answer that said that the work was lost, until it is asked for again."""
 
 
+@dataclass
+class Unanswered:
+    """What is on its way between the coordinator and its sites in one or more exchanges."""
+
+    pending: dict[int, Pending] = field(default_factory=dict)
+    """By node, what was sent and is not answered."""
+    arriving: list[Arriving] = field(default_factory=list)
+    """Answers that have begun to arrive."""
+
+
 def exchange(
     grid: Grid,
     targets: Mapping[int, str],
@@ -60,23 +70,23 @@ def exchange(
     group: str,
     timeout: float,
     needed: int = 0,
-    pending: dict[int, Pending] | None = None,
+    unanswered: Unanswered | None = None,
     lifetime: float | None = None,
 ) -> Iterator[Answer]:
     """Send `content` to all targets (node id to site) and yield answers as they arrive.
 
     Ends when all have answered or after `timeout` seconds; who is missing then is left out. For a
     site that is gone others are waited for, and it for `needed` answers, not longer. An answer that
-    cannot be read is an error reply. With the same `pending` a later call goes on with this one:
+    cannot be read is an error reply. With the same `unanswered` a later call goes on with this one:
     who is still at work is waited for, and the others are sent the content again. A message that
     was not answered within `lifetime` seconds (default: a little longer than `timeout`) is taken
     back. Raises `FederationError` when the content is too large for the SuperLink.
     """
-    pending = {} if pending is None else pending
+    unanswered = unanswered or Unanswered()
+    pending, arriving = unanswered.pending, unanswered.arriving
     sent_bytes = serialised_bytes(content)
     lives = (lifetime or timeout) + LONGER
     most_bytes = sent_bytes + SMALL
-    arriving: list[Arriving] = []
 
     def send(node_ids: list[int], attempts: int) -> None:
         messages = [
@@ -84,7 +94,7 @@ def exchange(
                     ttl=lives if math.isfinite(lives) else None)
             for node_id in node_ids
         ]  # fmt: skip
-        names = [*grid.push_messages(messages)] if messages else []
+        names = send_messages(grid, messages) if messages else []
         if len(names) != len(messages):
             raise FederationError(
                 f"the SuperLink refuses a {message_type} message of {sent_bytes} bytes as too large"

@@ -4,9 +4,11 @@ private names for it. flwr is pinned."""
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
 from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 PULL, PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+PUSH_OBJECT = "/v1/fleet/push-object"
 PULL_OBJECT, HEARTBEAT = "/v1/fleet/pull-object", "/v1/fleet/send-node-heartbeat"
 
 
@@ -21,14 +23,17 @@ def nothing_yet(path: str, answer: bytes) -> bool:
     return False
 
 
-def is_own_reply(body: bytes) -> bool:
+def is_own_reply(body: bytes, most_parts: int) -> bool:
     """Whether a request to `PUSH` brings one message: of the node that asks, to the SuperLink, in
-    reply to another one. Raises `ValueError` when it is no such request."""
+    reply to another one, with one tree of at most `most_parts` parts, which the SuperLink writes to
+    its database while everybody else waits. Raises `ValueError` when it is no such request."""
     try:
         request = PushMessagesRequest.FromString(body)
     except DecodeError as error:
         raise ValueError("not a PushMessagesRequest") from error
-    if len(request.messages_list) != 1:
+    if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+        return False
+    if sum(1 for _ in iterate_object_tree(request.message_object_trees[0])) > most_parts:
         return False
     metadata = request.messages_list[0].metadata
     return bool(

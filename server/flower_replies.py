@@ -1,4 +1,5 @@
-"""Replies of sites, each taken on its own, with Flower's private names for it. flwr is pinned.
+"""Messages to sites and their replies, each taken on its own, with Flower's private names for it.
+flwr is pinned.
 
 Flower's `pull_messages` waits for parts that one site has not sent yet, and one reply that it
 cannot read ends the pull of all. Here nothing waits, and whatever is wrong with a reply is said of
@@ -15,6 +16,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.superlink.grid import HttpGrid
+
+from medsa_model.records import unique
 
 LEAST_PARTS = 32  # of any reply
 SMALLEST_PART = 2**20  # bytes; Flower cuts arrays into parts of 5 MiB
@@ -44,18 +47,29 @@ class Reply:
     lost: bool = False
 
 
+def send_messages(grid: Grid, messages: list[Message]) -> list[str]:
+    """Push messages; returns their ids in order, none when they are too large for the SuperLink."""
+    if isinstance(grid, HttpGrid):
+        for message in messages:
+            message.content = unique(message.content)
+    return [name or "" for name in grid.push_messages(messages)]
+
+
 def receive(
     grid: Grid, message_ids: Sequence[str], arriving: list[Arriving], most_bytes: int
 ) -> list[Reply]:
     """Replies to `message_ids` that are complete, or never will be.
 
-    Those that have begun to arrive are kept in `arriving` until the next call. A reply of more
-    than `most_bytes` is a problem. A grid within this process is pulled as it is.
+    Those that have begun to arrive are kept in `arriving` until the next call; the SuperLink, which
+    announced them, does not know their messages any more. A reply of more than `most_bytes` is a
+    problem. A grid within this process is pulled as it is.
     """
     if not isinstance(grid, HttpGrid):
         messages = grid.pull_messages(message_ids)
         return [Reply(m.metadata.reply_to_message_id, m.metadata.src_node_id, m) for m in messages]
-    arriving += _announced(grid, message_ids)
+    begun = {each.reply_to for each in arriving}
+    if unknown := [name for name in message_ids if name not in begun]:
+        arriving += _announced(grid, unknown)
     replies, still = [], []
     for each in arriving:
         try:

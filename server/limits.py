@@ -21,6 +21,21 @@ class Load:
     """Requests by site."""
     size: int = 0
     """Bytes of bodies."""
+    answers: Counter[str] = field(default_factory=Counter)
+    """Bytes of the answer that a site has under way."""
+
+    def begin_answer(self, site: str) -> None:
+        """A new answer of `site` was announced."""
+        self.answers[site] = 0
+
+    def add_part(self, site: str, size: int, most: int) -> None:
+        """Count a part of its answer; raises `Refusal` beyond `most` bytes, which fill the disk."""
+        if self.answers[site] + size > most:
+            raise Refusal(
+                413, 9015, f"the answer of {site} is larger than {most} bytes; where updates are "
+                "as large as this, the coordinator raises `megabytes` in its federation YAML",
+            )  # fmt: skip
+        self.answers[site] += size
 
     @contextmanager
     def request(self, site: str) -> Iterator[Callable[[int], None]]:

@@ -12,12 +12,13 @@ from medsa_model.config import RunConfig
 from medsa_model.data.split import PARTS
 from medsa_model.errors import FederationError, ManifestError
 from medsa_model.logs import logger
-from medsa_model.records import to_arrays, to_state
+from medsa_model.records import NONCE, to_arrays, to_state
 from medsa_model.state import AdapterState, Manifest, check_state
 from medsa_model.strategies import Update
 from server.exchange import Answer, exchange
 
 MOST_CASES = 10**7  # of a part
+LARGEST_VALUE = 1e6  # of an update; trained adapters stay below 100
 LONGEST_REASON = 500  # characters of a reason that are shown
 
 
@@ -72,6 +73,7 @@ def _read_introduction(answer: Answer) -> Node:
     content = answer.message.content
     site = dict(content.config_records.get("site", {})).get("site")
     counts = dict(content.metric_records.get("cases", {}))
+    counts.pop(NONCE, None)
     cases = {part: counts.get(part, 0) for part in PARTS}
     whole = all(isinstance(count, int) and 0 <= count <= MOST_CASES for count in cases.values())
     if not isinstance(site, str) or not counts or not counts.keys() <= cases.keys() or not whole:
@@ -119,6 +121,13 @@ def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
         raise ManifestError("the answer lacks its arrays or its metrics")
     state = to_state(content.array_records["arrays"], manifest.shapes)
     check_state(state, manifest.shapes)
+    largest = max(
+        (float(tensor.abs().max()) for tensor in state.values() if tensor.numel()), default=0
+    )
+    if largest > LARGEST_VALUE:
+        raise ManifestError(
+            f"the update has values up to {largest:.3g}, expected at most {LARGEST_VALUE:.0e}"
+        )
     metrics = content.metric_records["metrics"]
     examples = metrics.get("num-examples")
     if not isinstance(examples, int) or not 1 <= examples <= most_examples:

@@ -2,7 +2,8 @@
 
 It is apart from the SuperLink and from the command, so that each survives the end of the others.
 Ends with 0 when the run is complete, and with 1 when a rule or an error ended it, which a new start
-would not mend. Whatever else ends it, a new start goes on after the last complete round.
+would not mend. Whatever else ends it (75: the SuperLink did), a new start goes on after the last
+complete round.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
+
 from medsa_model.child import end_with_parent
 from medsa_model.config import load_run
 from medsa_model.errors import FederationError, MedsaError
@@ -19,6 +22,7 @@ from medsa_model.logs import logger, set_up
 from server.app import Rules, make_app
 from server.flower_private import SuperLink, acquire, execute
 
+TEMPORARY = 75  # exit code, EX_TEMPFAIL
 PATIENCE = 60.0  # seconds for Flower to hand out the task of the run that was submitted
 
 
@@ -42,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MedsaError as error:
         print(f"flower-server: {error}", file=sys.stderr)
         return 1
+    except httpx.HTTPError as error:
+        logger.warning("the SuperLink did not do what it was asked for: %s", error)
+        return TEMPORARY
     except Exception:
         logger.exception("unexpected error in the round loop")
         return 1

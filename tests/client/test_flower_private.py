@@ -32,6 +32,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode import start_client_internal
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.main import create_app
@@ -39,7 +40,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.start_client_internal import _insert_message
 
 from client import flower_private as flower
-from client.flower_fleet import confine
+from client.flower_fleet import LARGEST, confine
 from client.supernode import PROGRAM
 from medsa_model.loopback import free_port
 
@@ -74,7 +75,8 @@ class Asked(BaseHTTPRequestHandler):
         server.asked.append(self.path)
         status, headers, body = server.replies.get(self.path, server.default)
         self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(body))}.items():
+        known = {} if "transfer-encoding" in headers else {"content-length": str(len(body))}
+        for name, value in {**known, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -373,3 +375,28 @@ def test_another_secret_gets_no_message(supernode):
     with pytest.raises(httpx.HTTPStatusError, match="401"):
         flower.acquire(queue)
     queue.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-length": str(LARGEST + 1)},
+        {"content-length": "4", "content-encoding": "gzip"},
+        {"transfer-encoding": "chunked"},
+    ],
+)
+def test_an_answer_that_may_fill_the_memory_is_not_read(inside, confined, headers):
+    confined()
+    inside.default = (200, headers, b"")
+    with pytest.raises(httpx.RemoteProtocolError, match=f"expected at most {LARGEST} as they are"):
+        ask(inside.address)
+
+
+def test_a_bundle_is_never_unpacked(confined, monkeypatch):
+    """Not even for the settings in it, which Flower's SuperNode would look for."""
+    monkeypatch.setattr(
+        start_client_internal, "get_fused_config_from_fab",
+        start_client_internal.get_fused_config_from_fab,
+    )  # fmt: skip
+    confined()
+    assert start_client_internal.get_fused_config_from_fab(b"a bomb", None) == {}

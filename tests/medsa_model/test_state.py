@@ -5,11 +5,18 @@ import io
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from medsa_model.adapters import Msa
 from medsa_model.errors import ManifestError
-from medsa_model.records import serialised_bytes, to_arrays, to_metrics, to_state
+from medsa_model.records import (
+    NONCE,
+    serialised_bytes,
+    to_arrays,
+    to_metrics,
+    to_state,
+    unique,
+)
 from medsa_model.state import adapter_state, check_state, load_adapter_state, manifest_of
 
 
@@ -97,3 +104,21 @@ def test_metrics_become_plain_numbers():
 
     record = to_metrics({"count": 3, "dice": np.float32(0.5)})  # type: ignore[dict-item]
     assert record["count"] == 3 and record["dice"] == 0.5
+
+
+def test_a_unique_content_says_the_same_under_an_id_that_nobody_can_foresee():
+    content = RecordDict(
+        {
+            "arrays": to_arrays({"w": torch.ones(2)}, {"w": (2,)}),
+            "cases": MetricRecord({"train": 3}),
+            "site": ConfigRecord({"site": "a"}),
+        }
+    )
+    one, two = unique(content), unique(content)
+    assert one["cases"]["train"] == 3 and one["site"]["site"] == "a"
+    assert torch.equal(to_state(one["arrays"], {"w": (2,)})["w"], torch.ones(2))
+    for name in ("cases", "site", NONCE):
+        assert one[name].object_id != two[name].object_id
+    assert one.object_id != two.object_id and NONCE not in content
+    assert unique(RecordDict()).object_id != unique(RecordDict()).object_id
+    assert serialised_bytes(one) == serialised_bytes(two)

@@ -294,3 +294,16 @@ def test_a_submitted_run_that_cannot_be_read_is_put_aside(world, runs):
     assert [path.name for path in (queue / "refused").iterdir()] == ["00000000-bad.yaml"]
     assert world.done == ["small", "good"]
     assert len([*(queue / "taken").iterdir()]) == 1
+
+
+def test_a_key_that_flower_will_not_take_does_not_end_what_runs(
+    world, started, caplog, monkeypatch
+):
+    """When keys are changed during a run: the others go on."""
+    monkeypatch.setattr(module.logger, "propagate", True)
+    started.refreshed = -100.0
+    world.control.become(world.key("b"), "unregistered")
+    started.serving.door.keys = None  # as if the files had changed
+    started.tend()
+    assert "the key of b was registered at Flower before" in caplog.text
+    assert started.serving.door.keys == started.keys()

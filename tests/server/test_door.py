@@ -15,13 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
-from flwr.proto.message_pb2 import Message, Metadata, PullObjectResponse
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 
 from medsa_model.site_keys import public_pem
 from server import door as module
 from server import limits
-from server.door import Door
+from server.door import FEW_PARTS, Door
+from server.flower_fleet import PUSH_OBJECT
 from server.flower_private import PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from server.stamps import TOLERANCE, Keys, Refusal, Stamps, check_stamp
 
@@ -626,9 +627,17 @@ def reply(**other: Any) -> Message:
     return Message(metadata=Metadata(**metadata | other))
 
 
-def push(*messages: Message, node: int = ME) -> bytes:
+def tree(parts: int = 1) -> ObjectTree:
+    """How an answer of so many parts hangs together."""
+    children = [ObjectTree(object_id=f"part {number}") for number in range(parts - 1)]
+    return ObjectTree(object_id="answer", children=children)
+
+
+def push(*messages: Message, node: int = ME, trees: tuple[ObjectTree, ...] = (tree(),)) -> bytes:
     """The body of a request that pushes `messages`."""
-    return PushMessagesRequest(node=Node(node_id=node), messages_list=messages).SerializeToString()
+    return PushMessagesRequest(
+        node=Node(node_id=node), messages_list=messages, message_object_trees=trees
+    ).SerializeToString()
 
 
 def test_a_site_may_answer():
@@ -662,14 +671,32 @@ def test_what_flower_itself_makes_of_an_answer_goes_through():
         push(reply(src_node_id=SUPERLINK, dst_node_id=ANOTHER, reply_to_message_id="")),
         push(reply(reply_to_message_id="")), push(Message()), push(),
         push(reply(), reply()), push(reply(), reply(src_node_id=ANOTHER)), b"",
+        push(reply(), trees=()), push(reply(), trees=(tree(), tree())),
+        push(reply(), trees=(tree(FEW_PARTS + 2),)),
     ],
 )  # fmt: skip
 def test_a_site_sends_nothing_but_its_own_answer(body):
     """Flower looks at the node of the request alone: else one could speak for all others."""
     inner = Inner()
-    said = refused(ask(open_door(inner), PUSH, body=body), 403, 9011)
-    assert "one answer at a time, in its own name and to the coordinator" in said
+    said = refused(ask(open_door(inner, largest_answer=2**20), PUSH, body=body), 403, 9011)
+    assert (
+        "one answer at a time, in its own name, to the coordinator and in at most 65 parts" in said
+    )
     assert inner.requests == []
+
+
+def test_the_parts_of_an_answer_are_bounded_together():
+    """The SuperLink would keep whatever it is sent, until the disk is full."""
+    inner = Inner()
+    door = open_door(inner, largest_answer=1000)
+    for _ in range(2):  # each answer has its own bound
+        assert ask(door, PUSH, body=push(reply())).status_code == 200
+        for _ in range(2):
+            assert ask(door, PUSH_OBJECT, body=bytes(400)).status_code == 200
+        said = refused(ask(door, PUSH_OBJECT, body=bytes(400)), 413, 9015)
+        assert said.startswith("the answer of a is larger than 1000 bytes") and "megabytes" in said
+    assert ask(door, PUSH_OBJECT, body=bytes(400), sender="b").status_code == 200
+    assert inner.paths.count(PUSH_OBJECT) == 5
 
 
 @pytest.mark.parametrize("body", [b"question", b"\xff", push(reply())[:-1]])

@@ -10,7 +10,7 @@ from flwr.common.constant import ErrorCode
 
 from medsa_model.refusals import Reason
 from server import exchange as module
-from server.exchange import ATTEMPTS, Answer, exchange
+from server.exchange import ATTEMPTS, Answer, Unanswered, exchange
 from server.flower_private import LOST, Connected
 from sim.grid import InProcessGrid
 
@@ -340,3 +340,17 @@ def test_an_answer_in_the_name_of_another_site_is_ignored(link):
 
     link.steps = [forge]
     assert said(ask(link, A, B)) == [("b", "done")]
+
+
+def test_a_later_call_goes_on_with_what_is_on_its_way(link, monkeypatch):
+    """An answer that was arriving at the deadline is not asked for again."""
+    seen: list[list[object]] = []
+    monkeypatch.setattr(
+        module, "receive", lambda grid, ids, arriving, most: seen.append(arriving) or []
+    )
+    unanswered = Unanswered()
+    for _ in range(2):
+        answers = exchange(link, {A: "a"}, "train", CONTENT, "7", 1.0, 0, unanswered)
+        assert [*answers] == []
+    assert len(link.sent[A]) == 1
+    assert len(seen) > 2 and all(each is unanswered.arriving for each in seen)

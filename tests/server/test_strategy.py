@@ -80,6 +80,7 @@ def test_a_good_answer_becomes_an_update():
             {"arrays": arrays(1.0, 2.0), "metrics": MetricRecord({**metrics(1), "loss": math.nan})},
             "metric loss is nan",
         ),
+        ({"arrays": arrays(3e38, 0.0), "metrics": metrics(1)}, "values up to 3e.38, expected at m"),
         ({"arrays": promising(10**15), "metrics": metrics(1)}, "float32 of shape .10+,. in 8 byte"),
         ({"arrays": promising(2, b"\x01"), "metrics": metrics(1)}, "in 9 bytes, expected"),
         ({"arrays": promising(2, kind="<i4"), "metrics": metrics(1)}, "is int32 of shape"),
