@@ -17,7 +17,7 @@ from client.config import SiteConfig, load_site
 from client.join import join
 from client.preflight import preflight
 from medsa_model.errors import MedsaError
-from medsa_model.logs import log_to_file, set_up
+from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.site_keys import make_key_pair
 
 
@@ -56,6 +56,7 @@ def take_part(words: list[str]) -> int:
     try:
         return join(config, options.config.resolve(), tuple(options.override))
     except KeyboardInterrupt:
+        logger.info("stopped; the same command takes part again")
         return 0
 
 

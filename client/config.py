@@ -5,6 +5,7 @@ Paths are relative to the YAML file. The site's limits beat every wish of the co
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -39,7 +40,7 @@ class CoordinatorAddress(Section):
 class Limits(Section):
     """What this site refuses, whatever the coordinator asks for. Empty: no limit."""
 
-    runs: tuple[str, ...] | None = None
+    runs: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] | None = None
     """sha256 of the runs that this site takes part in, as `flower-server check` prints them."""
     rounds: int | None = Field(None, ge=1)
     """Most rounds of a run."""

@@ -181,6 +181,11 @@ def advice_on(code: int, skew: float) -> str:
     """What to do when the door answers with `code`."""
     if code == 9004:
         return f". This machine's clock differs by {-skew:+.0f} s: set it (NTP)"
-    if code in (9002, 9003):
+    if code == 9002:
         return ". Ask the coordinator for a new kit, or send it your site.pub"
+    if code == 9003:
+        return (
+            ", which is for good. Ask the coordinator why, and for a new kit; a key of your own "
+            "has to be a new pair (`client/run.py keygen`)"
+        )
     return ""

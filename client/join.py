@@ -93,9 +93,11 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
             if site.supernode and site.supernode.poll() is not None:
                 restart_supernode(site, site.supernode.returncode)
     finally:
-        for child in (site.worker, site.supernode):
-            if child:
-                stop(child)
+        children = [child for child in (site.worker, site.supernode) if child]
+        for child in children:
+            child.terminate()  # all at once, then one after the other is waited for
+        for child in children:
+            stop(child)
         (config.state / "running.json").unlink(missing_ok=True)
         lock.release()
 
@@ -106,6 +108,8 @@ def wait_for_coordinator(config: SiteConfig) -> None:
     while True:
         try:
             check_connection(config)
+            if wait > FIRST_WAIT:
+                logger.info("the coordinator answers")
             return
         except FinalProblem:
             raise
@@ -152,8 +156,9 @@ def restart_supernode(site: Processes, code: int) -> None:
     steady = time.monotonic() - site.began > STEADY
     site.wait = min(2 * site.wait, LONGEST_WAIT) if site.wait and not steady else FIRST_WAIT
     logger.warning(
-        "flower-supernode ended (%s) and is started again in %.0f s; when this repeats, another "
-        "process takes part with this site's key (end that one, or tell the coordinator): see %s",
+        "the connection ended (flower-supernode: %s) and is opened again in %.0f s; when this "
+        "repeats although the coordinator runs, another process takes part with this site's key "
+        "(end that one, or tell the coordinator): see %s",
         code, site.wait, site.config.state / "supernode.log",
     )  # fmt: skip
     time.sleep(site.wait)

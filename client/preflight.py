@@ -90,7 +90,14 @@ def data(config: SiteConfig) -> str:
         )
     counts = ", ".join(f"{len(cases)} {part}" for part, cases in site.parts.items())
     classes = ", ".join(config.data.classes)
-    return f"{counts} cases; structures {classes}" + (f"; {empty} without any" if empty else "")
+    told = f"{counts} cases; structures {classes}" + (f"; {empty} without any" if empty else "")
+    least = config.limits.least_evaluated_cases
+    if small := [part for part in ("val", "test") if 0 < len(site.parts[part]) < least]:
+        told += (
+            f"; scores of {' and '.join(small)} are never sent, for there are fewer cases than "
+            f"limits.least_evaluated_cases ({least})"
+        )
+    return told
 
 
 def limits(config: SiteConfig) -> str:

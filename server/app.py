@@ -57,6 +57,8 @@ class Rules:
     repeats: int = 0
     skip: bool = False
     farewell: bool = False
+    sites: Sequence[str] = ()
+    """Names of all sites; of those that never came nothing else would tell."""
 
 
 @dataclass
@@ -129,7 +131,9 @@ def federate(
             dice = evaluate_round(grid, config, run, built, scoring, state, number, "val", rules)
         current = Round(number, state, memory, {**facts, "validation_dice": dice})
         save_round(run, current, built.manifest, sections)
+        wanted = {*(rules.sites if train_on is None else train_on), *updates}
         append_metrics(run, "round", round=number, sites=facts["sites"],
+                       missing=sorted(wanted - updates.keys()),
                        seconds=round(time.monotonic() - started, 3))  # fmt: skip
     numbers = range(1, current.number + 1)
     if numbers and all(read_facts(run, number).get("skipped") for number in numbers):

@@ -109,7 +109,7 @@ def sites(federation: Federation, _: RunConfig) -> str:
             "`flower-server provision`"
         )
     few = (
-        "; note: in a round of two sites each can compute the other's update from the mean"
+        "; warning: in a round of two sites each can compute the other's update from the mean"
         if federation.quorum < LEAST_HIDDEN else ""
     )  # fmt: skip
     return f"{', '.join(names)}; quorum {federation.quorum}{few}"

@@ -98,18 +98,22 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
     """Run a study to its end; Ctrl-C and SIGTERM leave a run that `--resume` continues."""
     signal.signal(signal.SIGTERM, _end)
     run = choose_directory(config, federation.runs, options.out, options.resume)
+    words = ["flower-server", "--config", str(options.config), *options.override]
+    words += ["--run", str(options.run)] if options.run else []
+    code, happened = INTERRUPTED, "Interrupted"
     try:
-        return coordinate(federation, config, run.resolve())
-    except (KeyboardInterrupt, Interrupted) as error:
-        words = ["flower-server", "--config", str(options.config)]
-        if isinstance(error, Interrupted) and error.run != run.resolve():
-            words += ["--run", str(error.run / "config.yaml")]  # a run that was submitted
+        code = coordinate(federation, config, run.resolve())
+        happened = "The run ended early"
+    except KeyboardInterrupt:
+        pass
+    except Interrupted as error:
+        if error.run != run.resolve():  # a run that was submitted
             run = error.run
-        else:
-            words += [*options.override, *(["--run", str(options.run)] if options.run else [])]
+            words = [*words[:3], "--run", str(run / "config.yaml")]
+    if code:
         again = shlex.join([*words, "--resume", "--out", str(run)])
-        print(f"\nInterrupted. Go on with: {again}", file=sys.stderr)
-        return INTERRUPTED
+        print(f"\n{happened}. Go on with: {again}", file=sys.stderr)
+    return code
 
 
 def _end(*_: object) -> None:

@@ -247,6 +247,8 @@ class Coordinator:
             before = len(online & now)
             for count, name in enumerate(sorted(now - online), start=before + 1):
                 logger.info("%s is connected (%d of %d sites)", name, count, wanted)
+            for name in sorted(online - now):
+                logger.warning("%s is not connected any more", name)
             online.clear()
             online.update(now)
             return len(online) >= wanted
@@ -269,6 +271,7 @@ class Coordinator:
             nodes=min(present, self.federation.quorum), quorum=self.federation.quorum,
             timeout=self.federation.round_seconds, repeats=self.federation.repeats,
             skip=self.federation.short_round == "skip", farewell=farewell,
+            sites=tuple(sorted(site.name for site in self.federation.sites)),
         )  # fmt: skip
         content = bundle({"run": config.name, "sha256": config.sha256})
         for restart in range(RESTARTS + 1):
@@ -359,10 +362,10 @@ def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
 def run_one(coordinator: Coordinator, config: RunConfig, run: Path) -> int:
     """One run from the gathering of its sites to the farewell; returns the worker's exit code."""
     serve = coordinator.federation.serve
+    coordinator.note(run)
     present = coordinator.gather(run)
     code = coordinator.execute(config, run, present, farewell=not serve)
     if code:
-        logger.error("the run ended early; go on with --resume --out %s", run)
         return code
     logger.info("run %s is complete: %s", config.name, run)
     if not serve:

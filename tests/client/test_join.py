@@ -113,5 +113,5 @@ def test_after_a_minute_of_work_the_wait_is_short_again(tmp_path, started, clock
 def test_the_log_says_how_long_the_wait_is(tmp_path, started, clock, caplog, monkeypatch):
     monkeypatch.setattr("client.join.logger.propagate", True)  # set_up() turns it off
     restart_supernode(site(tmp_path), 70)
-    assert "flower-supernode ended (70) and is started again in 1 s" in caplog.text
+    assert "(flower-supernode: 70) and is opened again in 1 s" in caplog.text
     assert str(tmp_path / "supernode.log") in caplog.text

@@ -1,7 +1,10 @@
 """What `client/run.py --check` says about the limits."""
 
-from client.config import SiteConfig
-from client.preflight import limits, preflight
+import pytest
+from pydantic import ValidationError
+
+from client.config import Limits, SiteConfig
+from client.preflight import data, limits, preflight
 
 
 def config(**given: object) -> SiteConfig:
@@ -18,9 +21,17 @@ def test_without_a_list_every_run_is_accepted():
 
 
 def test_what_is_limited_is_listed():
-    said = limits(config(runs=["ab12", "cd34"], rounds=20, images=5000, least_evaluated_cases=10))
-    assert said.startswith("runs ab12, cd34; rounds 20; steps any; images 5000; ")
+    said = limits(
+        config(runs=["ab" * 32, "cd" * 32], rounds=20, images=5000, least_evaluated_cases=10)
+    )
+    assert said.startswith(f"runs {'ab' * 32}, {'cd' * 32}; rounds 20; steps any; images 5000; ")
     assert said.endswith("least_evaluated_cases 10")
+
+
+def test_a_part_of_a_sha256_is_no_run():
+    """It would be told to nobody, and every run refused."""
+    with pytest.raises(ValidationError, match="runs"):
+        config(runs=["dc26179"])
 
 
 def test_an_empty_list_accepts_none():
@@ -33,3 +44,16 @@ def test_the_limits_are_one_of_the_findings(monkeypatch):
         monkeypatch.setattr(f"client.preflight.{name}", lambda _: "")
     (finding,) = [each for each in preflight(config()) if each.what == "limits"]
     assert finding.good and finding.text.startswith("every run")
+
+
+def test_scores_that_will_never_be_sent_are_told(tmp_path):
+    """The site may wish so; that its study lead waits for them is another matter."""
+    few = SiteConfig.model_validate(
+        {
+            "site": "site_a", "coordinator": {"address": "a:1"}, "state": tmp_path,
+            "data": {"kind": "synthetic", "sites": 1, "cases_per_site": 8, "size": 64},
+            "limits": {"least_evaluated_cases": 2},
+        }
+    )  # fmt: skip
+    assert "scores of val are never sent" in data(few)
+    assert "never sent" not in data(few.model_copy(update={"limits": Limits()}))
