@@ -210,10 +210,12 @@ def test_a_repeat_is_no_new_round_for_those_who_failed_before(tmp_path):
 
 def test_a_round_with_enough_updates_is_not_repeated(tmp_path):
     world = World(trouble=in_round_2("b", Reason.FAILED))
-    place = run(world, tmp_path, quorum=2, repeats=5)
+    place = run(world, tmp_path, quorum=2, repeats=5, sites=[*SITES, "never seen"])
     assert world.trained(2) == "abc" and world.trained(3) == "abc"
     assert [read_facts(place, n)["sites"] for n in (1, 2, 3)] == [[*SITES], ["a", "c"], [*SITES]]
     assert events(place, "round")[1]["sites"] == ["a", "c"]
+    missing = [event["missing"] for event in events(place, "round")]
+    assert missing == [["never seen"], ["b", "never seen"], ["never seen"]]
     assert events(place, "repeated") == []
 
 
