@@ -142,7 +142,7 @@ def exchange(
         if pending and time.monotonic() - looked > LOOK:
             looked, nodes = time.monotonic(), connected(grid)
             for node_id in _forgotten(pending, nodes):
-                logger.info("%s was restarted: asked again", targets[node_id])
+                logger.info("%s lost its work or was restarted: asked again", targets[node_id])
                 send([node_id], pending[node_id].attempts + 1)
     for node_id, each in pending.items():
         if each.lost:
