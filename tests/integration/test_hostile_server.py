@@ -11,7 +11,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from medsa_model.refusals import Reason
 from server.config import load_federation
-from server.coordinate import Coordinator
+from server.coordinate import is_alone
+from server.coordinator import Coordinator
 from server.exchange import exchange
 from server.flower_private import acquire, connected, control, execute, start_run
 from tests.integration.federation import RUN, federation_at
@@ -58,7 +59,7 @@ clientapp = "client.app:app"
         Coordinator(load_federation(federation.config)) as coordinator,
     ):
         federation.start_site("site_a")
-        federation.wait("connection", lambda: not coordinator.is_alone())
+        federation.wait("connection", lambda: not is_alone(coordinator))
         link = coordinator.place.link
         with control(link) as client:
             start_run(client, bundle)

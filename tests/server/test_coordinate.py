@@ -13,9 +13,11 @@ import yaml
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import FederationError
 from medsa_model.site_keys import make_key_pair
-from server import coordinate as module
+from server import coordinate
+from server import coordinator as module
 from server.config import Federation
-from server.coordinate import Coordinator, Interrupted, QuorumMissed, RunFailed, coordinate
+from server.coordinate import Interrupted, QuorumMissed, RunFailed, gather
+from server.coordinator import Coordinator
 from server.flower_private import NodeRow
 from server.keys import read_public_key
 from server.queue_of_runs import submit, waiting_runs
@@ -201,21 +203,21 @@ def test_a_superlink_that_ends_again_and_again_is_started_after_longer_and_longe
 
 def test_all_sites_are_waited_for_then_the_quorum_is_enough(world, started, tmp_path):
     world.connect("a", "b")
-    assert started.gather(tmp_path) == 2 and sum(world.slept) >= 9
+    assert gather(started, tmp_path) == 2 and sum(world.slept) >= 9
     world.connect("c")
     before = sum(world.slept)
-    assert started.gather(tmp_path) == 3 and sum(world.slept) == before
+    assert gather(started, tmp_path) == 3 and sum(world.slept) == before
 
 
 def test_a_missed_quorum_names_who_is_missing(world, started, tmp_path):
     world.connect("b")
     with pytest.raises(QuorumMissed, match=r"1 of 3 sites .* quorum is 2; missing: a, c\."):
-        started.gather(tmp_path)
+        gather(started, tmp_path)
 
 
 def test_a_complete_run_needs_no_quorum_for_its_farewell(world, started, tmp_path):
     (tmp_path / "final").mkdir()
-    assert started.gather(tmp_path) == 0
+    assert gather(started, tmp_path) == 0
 
 
 Outcome = Callable[[], int]
@@ -231,7 +233,7 @@ def runs(world, monkeypatch) -> dict[str, Outcome]:
         world.done.append(config.name)
         return outcomes.get(config.name, lambda: 0)()
 
-    monkeypatch.setattr(module, "run_one", run_one)
+    monkeypatch.setattr(coordinate, "run_one", run_one)
     return outcomes
 
 
@@ -245,7 +247,7 @@ def fail(error: BaseException) -> Outcome:
 def start(world: World, **more: object) -> int:
     config = load_run(world.federation.run)
     federation = world.federation.model_copy(update=more)
-    return coordinate(federation, config, world.federation.runs / "first")
+    return coordinate.coordinate(federation, config, world.federation.runs / "first")
 
 
 def give(world: World, *names: str) -> None:
