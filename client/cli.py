@@ -50,7 +50,7 @@ def take_part(words: list[str]) -> int:
     set_up(options.verbose)
     config = load_site(options.config, options.override)
     if options.check:
-        return check(config, Console())
+        return check(config, Console(markup=False, emoji=False))
     signal.signal(signal.SIGTERM, _end)
     log_to_file(config.state / "site.log")
     try:

@@ -20,7 +20,7 @@ def set_up(verbose: bool) -> None:
 
     On a terminal with colours and wrapped lines, elsewhere one line a message.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LINE))
     if console.is_terminal:

@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run_command(command: str, options: argparse.Namespace) -> int:
     """One command with its parsed options."""
     federation = load_federation(options.config)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # ":AB:" of a fingerprint is no picture
     if command == "provision":
         for line in provision(federation):
             console.print(line, highlight=False, soft_wrap=True)
