@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from medsa_model.data import Case, DataSet, Sample
+from medsa_model.data import VOLUMES, Case, DataSet, Sample
 
 ADAPTER: TypeAdapter[DataSet] = TypeAdapter(DataSet)
 
@@ -48,6 +49,15 @@ def make_ph2(root: Path) -> None:
         )
 
 
+def make_btcv(root: Path) -> None:
+    for number in (2, 1):
+        for name, largest in (("img", 200), ("label", 6)):
+            path = root / "RawData" / "Training" / name / f"{name}{number:04d}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            voxels = np.full((4, 5, 3), largest, np.int16)
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 3, 5, 1])), path)
+
+
 def make_nothing(root: Path) -> None:
     """Generated data needs no files."""
 
@@ -57,6 +67,8 @@ MAKE: dict[str, Callable[[Path], None]] = {
     "folder": make_folder,
     "ph2": make_ph2,
     "synthetic": make_nothing,
+    "btcv": make_btcv,
+    "phantom": make_nothing,
 }
 MEMBERS = get_args(get_args(DataSet)[0])
 KINDS = [member.model_fields["kind"].default for member in MEMBERS]
@@ -99,6 +111,15 @@ def test_samples_keep_the_contract(opened: tuple[DataSet, list[Case]]) -> None:
         assert sample.mask.dtype == torch.bool
         assert sample.mask.shape == (len(section.classes), *sample.image.shape[1:])
         assert sample.mask.any()
+        assert case.volume == (section.kind in VOLUMES)
+        axes = 3 if case.volume else 2  # slice, row, column
+        assert sample.image.ndim == 1 + axes
+        if case.volume:
+            assert sample.image.stride(0) == 0
+            assert sample.spacing_mm is not None
+            assert len(sample.spacing_mm) == axes
+            assert min(sample.spacing_mm) > 0
+        assert sample.labelled is None or len(sample.labelled) == len(section.classes)
 
 
 def test_cases_travel_to_worker_processes(opened: tuple[DataSet, list[Case]]) -> None:
