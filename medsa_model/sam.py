@@ -109,7 +109,18 @@ class MedSam(nn.Module):
     def __init__(self, sam: Sam, rasterised_prompts: bool) -> None:
         super().__init__()
         self.sam = sam
+        self.class_embedding: nn.Embedding | None = None
         self.rasterised_prompts = rasterised_prompts
+
+    def learn_classes(self, count: int, seed: int) -> None:
+        """Add an embedding for each of `count` structures that are asked for by name.
+
+        They start near SAM's embedding of a positive click, as tokens that it knows.
+        """
+        click = self.sam.prompt_encoder.point_embeddings[1].weight.detach()
+        noise = torch.randn(count, click.shape[1], generator=torch.Generator().manual_seed(seed))
+        start = click + click.std() * noise.to(click)
+        self.class_embedding = nn.Embedding.from_pretrained(start, freeze=False)
 
     @property
     def image_size(self) -> int:
@@ -117,9 +128,18 @@ class MedSam(nn.Module):
         return int(self.sam.image_encoder.img_size)
 
     def forward(self, image: Tensor, prompt: Prompt) -> Tensor:
-        """Logits (B, 1, S, S) of `image (B, 3, S, S) float32 in [0, 255]`, one prompt an image."""
-        logits, _ = self.decode(self.encode(image), prompt)
-        return self.to_frame(logits)
+        """Logits (B, 1, S, S) of `image (B, 3, S, S) float32 in [0, 255]`, one prompt an image.
+
+        Volumes `image (B, 3, D, S, S)` give (B, 1, D, S, S), with one prompt a slice: B * D
+        prompts, those of a volume one after the other.
+        """
+        if image.dim() == 4:
+            logits, _ = self.decode(self.encode(image), prompt)
+            return self.to_frame(logits)
+        depth = image.shape[2]
+        logits, _ = self.decode(self.encode_volume(image).flatten(0, 1), prompt, depth)
+        volumes: Tensor = self.to_frame(logits).unflatten(0, (-1, depth))
+        return volumes.transpose(1, 2)
 
     def encode(self, image: Tensor) -> Tensor:
         """Embedding (B, C, S/p, S/p) of `image (B, 3, S, S) float32 in [0, 255]`."""
@@ -127,11 +147,28 @@ class MedSam(nn.Module):
         embedding: Tensor = self.sam.image_encoder(normalised)
         return embedding
 
-    def decode(self, embedding: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    def encode_volume(self, image: Tensor) -> Tensor:
+        """Embedding (B, D, C, S/p, S/p) of `image (B, 3, D, S, S) float32 in [0, 255]`.
+
+        The packaged encoder's steps on all slices; blocks that see volumes (attribute
+        `sees_volumes`) are told how many slices a volume has.
+        """
+        encoder, slices = self.sam.image_encoder, image.shape[2]
+        flat = image.transpose(1, 2).flatten(0, 1)
+        normalised = (flat - self.sam.pixel_mean) / self.sam.pixel_std
+        tokens: Tensor = encoder.patch_embed(normalised) + encoder.pos_embed
+        for block in encoder.blocks:
+            tokens = block(tokens, slices) if _sees_volumes(block) else block(tokens)
+        embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2)).unflatten(0, (-1, slices))
+        return embedding
+
+    def decode(self, embedding: Tensor, prompt: Prompt, rows: int = 1) -> tuple[Tensor, Tensor]:
         """Mask logits (B, 1, 4S/p, 4S/p) and predicted IoU (B, 1) of `embedding (B, C, S/p, S/p)`.
 
         The packaged decoder's `multimask_output=False` output (mask token 0), computed for B
-        images at once; the packaged method takes one image and several prompts.
+        images at once; the packaged method takes one image and several prompts. `rows`
+        consecutive images belong to one volume, or to one image with several prompts: adapters
+        have the volume as dimension 0. The answer does not depend on it.
         """
         decoder, count = self.sam.mask_decoder, len(prompt)
         sparse, dense = self.embed_prompt(prompt)
@@ -139,7 +176,7 @@ class MedSam(nn.Module):
         tokens = torch.cat([tokens.expand(count, -1, -1), sparse], dim=1)
         source = embedding + dense
         position = self.sam.prompt_encoder.get_dense_pe().expand(count, -1, -1, -1)
-        hidden, source = decoder.transformer(source, position, tokens)
+        hidden, source = self._two_way(source, position, tokens, self.mean_prompt(sparse), rows)
         source = source.transpose(1, 2).reshape(embedding.shape)
         upscaled = decoder.output_upscaling(source)
         # All four masks, of which one is kept: costs nothing, and the same product as the package's
@@ -148,6 +185,32 @@ class MedSam(nn.Module):
         weights = torch.stack([network(hidden[:, token]) for token, network in networks], dim=1)
         masks = (weights @ upscaled.flatten(2)).view(count, -1, *upscaled.shape[-2:])
         return masks[:, :1], decoder.iou_prediction_head(hidden[:, 0])[:, :1]
+
+    def _two_way(
+        self, source: Tensor, position: Tensor, tokens: Tensor, prompt: Tensor, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        """The packaged two-way transformer's steps; adapted layers also get `prompt` and `rows`."""
+        transformer = self.sam.mask_decoder.transformer
+        keys, position = source.flatten(2).permute(0, 2, 1), position.flatten(2).permute(0, 2, 1)
+        queries = tokens
+        for layer in transformer.layers:
+            more = {"prompt": prompt, "rows": rows} if _sees_volumes(layer) else {}
+            queries, keys = layer(queries, keys, query_pe=tokens, key_pe=position, **more)
+        final = transformer.final_attn_token_to_image
+        more = {"rows": rows} if _sees_volumes(final) else {}
+        attended = final(q=queries + tokens, k=keys + position, v=keys, **more)
+        hidden: Tensor = transformer.norm_final_attn(queries + attended)
+        return hidden, keys
+
+    def mean_prompt(self, sparse: Tensor) -> Tensor:
+        """Mean (B, C) of the clicks and box corners among `sparse (B, T, C)`; zeros without any.
+
+        Padding does not count: it is SAM's "not a point" token, exactly.
+        """
+        padding = self.sam.prompt_encoder.not_a_point_embed.weight
+        valid = (sparse != padding).any(-1, keepdim=True)
+        mean: Tensor = (sparse * valid).sum(1) / valid.sum(1).clamp(min=1)
+        return mean
 
     def to_frame(self, logits: Tensor) -> Tensor:
         """Resize decoder logits (B, 1, h, w) to the model frame (B, 1, S, S), bilinear as SAM."""
@@ -177,10 +240,20 @@ class MedSam(nn.Module):
         embeddings = [encoder.not_a_point_embed, *encoder.point_embeddings]
         kinds = torch.cat([embedding.weight for embedding in embeddings])
         sparse = torch.where((labels == PADDING)[..., None], 0.0, position) + kinds[labels + 1]
+        if prompt.classes is not None:
+            sparse = torch.cat([sparse, self._named(prompt.classes)[:, None]], 1)
         if self.rasterised_prompts:
             return sparse, encoder.mask_downscaling(self.rasterise(prompt))
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return sparse, dense.expand(count, -1, *encoder.image_embedding_size)
+
+    def _named(self, classes: Tensor) -> Tensor:
+        """Embeddings (B, C) of structures by number; of -1, SAM's "not a point" token."""
+        if self.class_embedding is None:
+            raise ValueError("a structure is asked for by name, but the model has learnt no names")
+        known = (classes >= 0)[:, None]
+        nothing = self.sam.prompt_encoder.not_a_point_embed.weight
+        return torch.where(known, self.class_embedding(classes.clamp(min=0)), nothing)
 
     def rasterise(self, prompt: Prompt) -> Tensor:
         """Draw clicks and boxes as a mask input (B, 1, 4S/p, 4S/p).
@@ -203,3 +276,7 @@ class MedSam(nn.Module):
             inside_y = torch.sigmoid((y - y0) / cell) * torch.sigmoid((y1 + 1 - y) / cell)
             picture = picture + 2 * (inside_x * inside_y).nan_to_num()
         return picture
+
+
+def _sees_volumes(module: nn.Module) -> bool:
+    return getattr(module, "sees_volumes", False) is True

@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from medsa_model.adapters.full import Full
+from medsa_model.adapters.lora import Lora
 from medsa_model.adapters.msa import Msa
 
-Adapter = Annotated[Msa | Full, Field(discriminator="kind")]
+Adapter = Annotated[Msa | Lora | Full, Field(discriminator="kind")]
 
-__all__ = ["Adapter", "Full", "Msa"]
+__all__ = ["Adapter", "Full", "Lora", "Msa"]

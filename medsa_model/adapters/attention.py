@@ -1,8 +1,11 @@
-"""Self-attention of a frozen SAM encoder block, without work on padding.
+"""Self-attention of a frozen SAM encoder block: within slices and across depth.
+
+Both directions share one projection to query, key and value and one output projection, SAM's own.
 
 SAM pads its windows with zero tokens *after* the first norm, so the query, key and value of every
 padding token are the bias of the projection: a constant, not a computation. Projections run on
-real tokens only; the result is SAM's.
+real tokens only; the result is SAM's. Windows never meet the depth axis: `across_depth` sees
+slices of whole images.
 """
 
 from typing import Any
@@ -10,18 +13,23 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from medsa_model.adapters.layout import per_volume
 from medsa_model.sam import add_decomposed_rel_pos
 
 
-def block_attention(attention: Any, tokens: Tensor, window: int) -> Tensor:
+def project(attention: Any, tokens: Tensor, slices: int) -> Tensor:
+    """Query, key and value (B * slices, H, W, 3 * C) of `tokens (B * slices, H, W, C)`."""
+    return per_volume(attention.qkv, tokens, slices)
+
+
+def within_slices(attention: Any, projected: Tensor, window: int) -> Tensor:
     """What SAM's `Block` adds to its input before any adapter.
 
-    `tokens (B, H, W, C)` normalised; `window` in tokens, 0 for global attention. Returns
-    (B, H, W, C) after un-partition and output projection.
+    `projected (B, H, W, 3 * C)`; `window` in tokens, 0 for global attention. Returns (B, H, W, C)
+    after un-partition and output projection.
     """
-    count, height, width, channels = tokens.shape
-    heads = int(attention.num_heads)
-    projected: Tensor = attention.qkv(tokens)
+    count, height, width, channels = projected.shape
+    heads, channels = int(attention.num_heads), channels // 3
     if not window:
         mixed = _attend(attention, projected.view(count, 1, height, width, 3, heads, -1))
         out: Tensor = attention.proj(mixed.view(count, height, width, channels))
@@ -37,6 +45,22 @@ def block_attention(attention: Any, tokens: Tensor, window: int) -> Tensor:
     mixed = mixed.view(count, rows, columns, window, window, channels).transpose(2, 3)
     whole = mixed.reshape(count, rows * window, columns * window, channels)
     out = attention.proj(whole[:, :height, :width])
+    return out
+
+
+def across_depth(attention: Any, projected: Tensor, slices: int) -> Tensor:
+    """Attention among the `slices` tokens of each location, after the output projection.
+
+    `projected (B * slices, H, W, 3 * C)`, the slices of a volume one after the other; returns
+    (B * slices, H, W, C). No position bias: SAM's tables are for rows and columns.
+    """
+    count, height, width, channels = projected.shape
+    volumes, places, heads = count // slices, height * width, int(attention.num_heads)
+    tokens = projected.view(volumes, slices, places, 3, heads, -1)
+    q, k, v = tokens.permute(3, 0, 2, 4, 1, 5).flatten(1, 2).unbind(0)  # (B * H * W, heads, D, c)
+    mixed = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
+    mixed = mixed.view(volumes, places, heads, slices, -1).permute(0, 3, 1, 2, 4)
+    out: Tensor = attention.proj(mixed.reshape(count, height, width, channels // 3))
     return out
 
 

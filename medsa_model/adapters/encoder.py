@@ -1,54 +1,61 @@
-"""Med-SA adapters of the image encoder: two bottlenecks in every block of the frozen ViT.
+"""Med-SA adapters of the image encoder: bottlenecks in every block of the frozen ViT.
 
-One acts on what attention adds, before the residual sum; one runs parallel to the MLP, scaled:
+One acts on what attention adds, before the residual sum; one runs parallel to the MLP, scaled. For
+volumes (SD-Trans) a third one acts on what the same attention finds across depth:
 
-    a = attention(norm1(x));  x = x + a + space(a)
-    n = norm2(x);             x = x + mlp(n) + scale * parallel(n)
+    a = attention within slices (norm1(x));  d = attention across depth (norm1(x))
+    x = x + a + space(a) + depth(d)
+    n = norm2(x);  x = x + mlp(n) + scale * parallel(n)
 
-Wu et al. 2025, "Medical SAM Adapter", Medical Image Analysis 102:103547, figure 2(b).
+Wu et al. 2025, "Medical SAM Adapter", Medical Image Analysis 102:103547, section 3 and figure 2(b).
+What depth finds comes through its adapter alone, without a skip: the adapter starts at zero, so an
+adapted model starts as SAM on each slice.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from medsa_model.adapters.attention import block_attention
+from medsa_model.adapters.attention import across_depth, project, within_slices
 from medsa_model.adapters.bottleneck import Bottleneck
+from medsa_model.adapters.layout import per_volume
 
 
 class AdaptedBlock(nn.Module):
-    """A frozen SAM encoder block with a space adapter and an MLP adapter of `hidden` channels."""
+    """A frozen SAM encoder block with adapters of `hidden` channels, in 3D also across depth."""
 
-    def __init__(self, block: Any, width: int, hidden: int, scale: float) -> None:
+    sees_volumes = True  # for MedSam: takes `slices`
+
+    def __init__(self, block: Any, width: int, hidden: int, scale: float, depth: bool) -> None:
         super().__init__()
         self.block: Any = block
         self.space_adapter = Bottleneck(width, hidden)
         self.mlp_adapter = Bottleneck(width, hidden)
+        self.depth_adapter = Bottleneck(width, hidden) if depth else None
         self.scale = scale
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """`tokens (B, H, W, C)` to the same shape.
+    def forward(self, tokens: Tensor, slices: int = 1) -> Tensor:
+        """`tokens (B * slices, H, W, C)` to the same shape; a single slice has no depth.
 
-        The adapters see (B, H * W, C), after window un-partition: token-wise maps commute with
-        it, and dimension 0 stays the image.
+        The adapters see (B, slices * H * W, C), after window un-partition: token-wise maps commute
+        with it, and dimension 0 stays the image or the volume.
         """
         block = self.block
-        attended = block_attention(block.attn, block.norm1(tokens), block.window_size)
-        tokens = tokens + (attended + _per_image(self.space_adapter, attended))
+        projected = project(block.attn, block.norm1(tokens), slices)
+        attended = within_slices(block.attn, projected, block.window_size)
+        tokens = tokens + (attended + per_volume(self.space_adapter, attended, slices))
+        if self.depth_adapter is not None and slices > 1:
+            deep = across_depth(block.attn, projected, slices)
+            tokens = tokens + per_volume(self.depth_adapter, deep, slices)
         normed = block.norm2(tokens)
-        adapted = _per_image(self.mlp_adapter, normed)
+        adapted = per_volume(self.mlp_adapter, normed, slices)
         out: Tensor = tokens + (block.mlp(normed) + self.scale * adapted)
         return out
 
 
-def _per_image(adapter: Bottleneck, tokens: Tensor) -> Tensor:
-    out: Tensor = adapter(tokens.flatten(1, 2))
-    return out.view(tokens.shape)
-
-
-def adapt_encoder(encoder: Any, ratio: float, scale: float) -> None:
+def adapt_encoder(encoder: Any, ratio: float, scale: float, depth: bool) -> None:
     """Replace every block of an image encoder by its adapted form, in place."""
     for number, block in enumerate(encoder.blocks):
         width = block.attn.qkv.in_features
         hidden = max(1, round(width * ratio))
-        encoder.blocks[number] = AdaptedBlock(block, width, hidden, scale)
+        encoder.blocks[number] = AdaptedBlock(block, width, hidden, scale, depth)

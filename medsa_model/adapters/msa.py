@@ -1,10 +1,11 @@
 """Medical SAM Adapter: bottlenecks in the encoder and in the mask decoder, the rest frozen."""
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from medsa_model.adapters.conditioned import Condition
 from medsa_model.adapters.decoder import adapt_decoder
 from medsa_model.adapters.encoder import adapt_encoder
 from medsa_model.adapters.freeze import freeze
@@ -24,6 +25,27 @@ class Msa(Section):
     """Hidden channels of a decoder adapter; 0: no adapters in the decoder."""
     train_decoder: bool = False
     """Also train and send the whole mask decoder, as the public Med-SA code does."""
+    depth: bool = False
+    """For volumes: an adapter more in every encoder block, on attention across slices."""
+    condition: Condition = "none"
+    """How the prompt acts on the first adapter of a decoder block: by weight maps made from it
+    (`hyper`, HyP-Adpt of the paper), by addition (`add`), by joining (`concat`), or not."""
+    condition_steps: int = Field(1, ge=1, le=3)
+    """Weight maps of `hyper`, one after the other."""
+
+    @model_validator(mode="after")
+    def _condition_has_a_place(self) -> Self:
+        if self.condition != "none" and self.decoder_width < 2:
+            raise ValueError(
+                f"condition {self.condition} acts inside the decoder adapters, but decoder_width "
+                f"is {self.decoder_width}; expected 2 or more, or condition none"
+            )
+        if self.condition_steps > 1 and self.condition != "hyper":
+            raise ValueError(
+                f"condition_steps is {self.condition_steps}, but only condition hyper has several "
+                f"steps, found {self.condition}; leave condition_steps out, or take hyper"
+            )
+        return self
 
     def inject(self, model: MedSam, seed: int) -> None:
         """Freeze `model` and add adapters, in place; their weights are a function of `seed`."""
@@ -36,6 +58,8 @@ class Msa(Section):
             decoder.iou_prediction_head.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapt_encoder(model.sam.image_encoder, self.ratio, self.scale)
+            adapt_encoder(model.sam.image_encoder, self.ratio, self.scale, self.depth)
             if self.decoder_width:
-                adapt_decoder(decoder, self.decoder_width, self.scale)
+                adapt_decoder(
+                    decoder, self.decoder_width, self.scale, self.condition, self.condition_steps
+                )

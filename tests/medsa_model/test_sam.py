@@ -52,6 +52,22 @@ def test_a_batch_equals_its_images_one_by_one(tiny):
 
 
 @torch.no_grad()
+def test_a_volume_equals_its_slices_one_by_one(tiny):
+    image = 255 * torch.rand(2, 3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    rows = [CLICK, CLICKS, BOX, BOX, CLICK, CLICKS]
+    found = tiny.model(image, collate(rows))
+    assert found.shape == (2, 1, 3, 48, 48)
+    for number, row in enumerate(rows):
+        volume, z = divmod(number, 3)
+        prompt = collate([*rows, row])  # padded as in the batch
+        prompt = Prompt(prompt.points[-1:], prompt.labels[-1:], prompt.boxes[-1:])
+        alone = tiny.model(image[volume, None, :, z], prompt)
+        torch.testing.assert_close(found[volume, :, z], alone[0], atol=1e-4, rtol=1e-4)
+    flat = tiny.model.encode(image.transpose(1, 2).flatten(0, 1))
+    assert torch.equal(tiny.model.encode_volume(image).flatten(0, 1), flat)
+
+
+@torch.no_grad()
 def test_a_missing_box_in_a_mixed_batch_is_sams_padding_token(tiny):
     sparse, _ = tiny.model.embed_prompt(collate([CLICK, BOX]))
     padding = tiny.model.sam.prompt_encoder.not_a_point_embed.weight[0]
@@ -90,3 +106,54 @@ def test_any_frame_size_that_the_patch_divides():
     for size in (40, 64):
         model = load_base("vit_tiny", size, None, "pretrained", 0).model
         assert model(torch.zeros(1, 3, size, size), collate([CLICK])).shape == (1, 1, size, size)
+
+
+NONE = ([], [], None)
+
+
+def test_names_learn_only_where_they_are_asked(tiny):
+    tiny.model.learn_classes(4, 0)
+    assert tiny.model.class_embedding is not None
+    image = 255 * torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    tiny.model(image, collate([NONE, CLICK, NONE], [2, -1, 1])).square().mean().backward()
+    gradient = tiny.model.class_embedding.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum(1).gt(0).tolist() == [False, True, True, False]
+
+
+@torch.no_grad()
+def test_no_name_is_padding_and_a_name_is_heard(tiny):
+    tiny.model.learn_classes(3, 0)
+    sparse, _ = tiny.model.embed_prompt(collate([CLICK, NONE], [-1, 2]))
+    padding = tiny.model.sam.prompt_encoder.not_a_point_embed.weight[0]
+    assert tiny.model.class_embedding is not None
+    names = tiny.model.class_embedding.weight
+    assert torch.equal(sparse[0, -1], padding) and torch.equal(sparse[1, -1], names[2])
+    alone, _ = tiny.model.embed_prompt(collate([CLICK]))
+    mean = tiny.model.mean_prompt(sparse)
+    torch.testing.assert_close(mean[0], tiny.model.mean_prompt(alone)[0])
+    torch.testing.assert_close(mean[1], names[2])
+    image = torch.full((2, 3, 48, 48), 99.0)
+    one, other = tiny.model(image, collate([NONE, NONE], [0, 1]))
+    assert not torch.allclose(one, other)
+
+
+def test_a_model_without_names_says_so(tiny):
+    with pytest.raises(ValueError, match="the model has learnt no names"):
+        tiny.model(torch.zeros(1, 3, 48, 48), collate([NONE], [0]))
+
+
+def test_names_begin_near_a_click_as_the_seed_says_and_draw_nothing_else(tiny):
+    before = torch.get_rng_state()
+    weights = []
+    for seed in (1, 1, 2):
+        tiny.model.learn_classes(5, seed)
+        weights.append(tiny.model.class_embedding.weight.detach().clone())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    click = tiny.model.sam.prompt_encoder.point_embeddings[1].weight.detach()
+    assert weights[0].shape == (5, click.shape[1])
+    spread = (weights[0] - click).std() / click.std()
+    assert 0.8 < spread < 1.2
+    assert tiny.model.class_embedding.weight.requires_grad
+    assert (weights[0][0] != weights[0][1]).all()

@@ -1,0 +1,179 @@
+"""LoRA weights in the layout of Hugging Face PEFT: `adapter_model.safetensors` and
+`adapter_config.json`, for the modules of the unmodified `segment_anything` package.
+
+Names are changed and no number is, but for one thing. PEFT knows one A and one B for a module, and
+SAM's encoder projects to query, key and value in a single module, of which each part has an A and a
+B here. Written are the A below each other and the B as blocks of a matrix that is zero elsewhere:
+
+    A = [A_q; A_v] (2 * rank, in),   B = [B_q 0; 0 0; 0 B_v] (3 * out, 2 * rank)
+
+so that B A is the same change, at r = 2 * rank (3 * rank for "qkv") and with lora_alpha as many
+times larger. Trained further by PEFT the zeros would fill, and the file would not be read here.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medsa_model.adapters.lora import Lora
+from medsa_model.errors import CheckpointError, ManifestError
+
+PREFIX = "base_model.model."
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+Matrices = dict[str, dict[str, Tensor]]
+"""Part ("q", "k", "v") -> matrix ("a", "b") -> tensor."""
+
+
+def low_rank_state(model: nn.Module) -> dict[str, Tensor]:
+    """Every A and B of a model by name, also an A that is neither trained nor sent."""
+    return {name: tensor for name, tensor in model.state_dict().items() if ".low_rank." in name}
+
+
+def to_peft(state: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Tensors and configuration in PEFT's layout; raises `ManifestError` when an A is missing.
+
+    `state` is an adapter state; with `frozen_a` it has no A: take `low_rank_state`.
+    """
+    modules: dict[str, Matrices] = {}
+    for name, tensor in state.items():
+        module, part, matrix = _place(name)
+        modules.setdefault(module, {}).setdefault(part, {})[matrix] = tensor
+    tensors = {}
+    for module, parts in modules.items():
+        if any(len(matrices) < 2 for matrices in parts.values()):
+            raise ManifestError(
+                f"{module}: A or B is missing, expected both; when A is frozen, it is in the model "
+                "and not in the adapter state"
+            )
+        a, b = _joined(parts) if module.endswith(".qkv") else _only(parts)
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = b
+    return tensors, _config(lora)
+
+
+def from_peft(
+    tensors: Mapping[str, Tensor], config: Mapping[str, object], lora: Lora
+) -> dict[str, Tensor]:
+    """The inverse of `to_peft`: every A and B by the names of this model.
+
+    Raises `ManifestError` for what `lora` does not describe.
+    """
+    expected = _config(lora)
+    for key in ("peft_type", "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern"):
+        found = config.get(key)
+        if (sorted(found) if key == "target_modules" and isinstance(found, list) else found) != (
+            expected[key]
+        ):
+            raise ManifestError(f"{CONFIG}: {key} is {found}, expected {expected[key]}")
+    state = {}
+    for name, tensor in tensors.items():
+        found_name = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", name)
+        if not found_name:
+            raise ManifestError(f"{WEIGHTS}: unknown {name}, expected {PREFIX}*.lora_A.weight")
+        module, matrix = found_name[1], found_name[2].lower()
+        parts = _split(module, matrix, tensor, lora) if module.endswith(".qkv") else {"": tensor}
+        for part, piece in parts.items():
+            state[_name(module, part, matrix)] = piece
+    return state
+
+
+def write_peft(folder: Path, state: Mapping[str, Tensor], lora: Lora) -> None:
+    """Write both files into `folder`, which must exist."""
+    tensors, config = to_peft(state, lora)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read_peft(folder: Path, lora: Lora) -> dict[str, Tensor]:
+    """Every A and B of `folder`; raises `CheckpointError` or `ManifestError`."""
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder.name} cannot be read as LoRA weights ({type(error).__name__}); expected "
+            f"{WEIGHTS} and {CONFIG} of PEFT"
+        ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{CONFIG}: expected keys and values, found {type(config).__name__}")
+    return from_peft(tensors, config, lora)
+
+
+def _config(lora: Lora) -> dict[str, object]:
+    parts = len(lora.targets)
+    single = [f"{part}_proj" for part in sorted(lora.targets)] if lora.decoder else []
+    return {
+        "peft_type": "LORA",
+        "r": parts * lora.rank,
+        "lora_alpha": parts * lora.alpha,
+        "target_modules": sorted(["qkv", *single]),
+        "rank_pattern": dict.fromkeys(single, lora.rank),
+        "alpha_pattern": dict.fromkeys(single, lora.alpha),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "task_type": None,
+        "inference_mode": True,
+        "base_model_name_or_path": None,
+    }
+
+
+def _place(name: str) -> tuple[str, str, str]:
+    """Module of the package, part and matrix of a tensor of this model."""
+    found = re.fullmatch(r"sam\.(.+)\.low_rank\.([qkv])\.([ab])\.weight", name)
+    if not found:
+        raise ManifestError(f"{name} is no A or B of LoRA; expected the state of adapter kind lora")
+    module = re.sub(r"\.(blocks|layers)\.(\d+)\.block\.", r".\1.\2.", found[1])
+    return re.sub(r"\.projections\.([qkv])$", r".\1_proj", module), found[2], found[3]
+
+
+def _name(module: str, part: str, matrix: str) -> str:
+    """The inverse of `_place`."""
+    module = re.sub(r"\.(blocks|layers)\.(\d+)\.", r".\1.\2.block.", module)
+    if single := re.search(r"\.([qkv])_proj$", module):
+        part = single[1]
+        module = f"{module.removesuffix(single[0])}.projections.{part}"
+    return f"sam.{module}.low_rank.{part}.{matrix}.weight"
+
+
+def _only(parts: Matrices) -> tuple[Tensor, Tensor]:
+    ((_, matrices),) = parts.items()
+    return matrices["a"], matrices["b"]
+
+
+def _joined(parts: Matrices) -> tuple[Tensor, Tensor]:
+    """A and B of a fused projection as PEFT applies them."""
+    names = [part for part in "qkv" if part in parts]
+    a = torch.cat([parts[part]["a"] for part in names])
+    out, rank = parts[names[0]]["b"].shape
+    b = a.new_zeros(3, out, len(names), rank)
+    for column, part in enumerate(names):
+        b["qkv".index(part), :, column] = parts[part]["b"]
+    return a, b.view(3 * out, len(names) * rank)
+
+
+def _split(module: str, matrix: str, tensor: Tensor, lora: Lora) -> dict[str, Tensor]:
+    """The inverse of `_joined` for one of its matrices."""
+    names, rank = [part for part in "qkv" if part in lora.targets], lora.rank
+    if tensor.shape[0 if matrix == "a" else 1] != len(names) * rank:
+        raise ManifestError(
+            f"{module}: lora_{matrix.upper()} is {tuple(tensor.shape)}, expected "
+            f"{len(names) * rank} for {len(names)} parts of rank {rank}"
+        )
+    if matrix == "a":
+        return dict(zip(names, tensor.split(rank), strict=True))
+    blocks = tensor.unflatten(0, (3, -1)).unflatten(-1, (len(names), rank))
+    own = {part: blocks["qkv".index(part), :, column] for column, part in enumerate(names)}
+    if sum(int(block.count_nonzero()) for block in own.values()) != int(tensor.count_nonzero()):
+        raise ManifestError(
+            f"{module}: lora_B changes {lora.targets} through an A that they share, expected one A "
+            "for each; such weights were not written here and cannot be told apart"
+        )
+    return {part: block.clone() for part, block in own.items()}
