@@ -44,6 +44,13 @@ def data(tmp_path) -> Path:
     return tmp_path
 
 
+VOLUMES = [  # the layouts of BTCV have tests of their own
+    "data={kind: phantom, sites: 2, cases_per_site: 4, size: 32, slices: 8, classes: [liver]}",
+    "prompt.evaluate=[{kind: box}, {kind: class}]",
+    "sim.split.test=0.25",
+]
+
+
 def test_there_are_commands_to_test():
     assert len(COMMANDS) >= 5 and any("hospital.yaml" in command for command in COMMANDS)
     assert len(WISHES) >= 5
@@ -55,6 +62,7 @@ def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
     place = words.index("--config") + 1
     words[place] = str(ROOT / words[place])
     tiny = [*TINY, *(["data.cases_per_site=6"] if "demo" in command else [])]
+    tiny += VOLUMES if "btcv" in command else []
     monkeypatch.chdir(tmp_path)
     assert main([*words, *tiny]) == 0
     assert list((tmp_path / "runs").rglob("report.html"))
