@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.counted import count_evaluation, count_training
-from client.hospital import Site, evaluate_site, train_site
+from client.hospital import Site, cases_by_structure, evaluate_site, train_site
 from client.policy import (
     check_model,
     check_part,
@@ -104,7 +104,8 @@ def _unpack_state(
 def _train(site: Site, content: RecordDict) -> RecordDict:
     config = _unpack_run(site, content)
     round_ = int(str(content.config_records["config"]["round"]))
-    check_training(config, site.limits, len(site.parts.get("train", ())), round_)
+    cases = site.parts.get("train", ())
+    check_training(config, site.limits, len(cases), round_, any(case.volume for case in cases))
     state, shapes = _unpack_state(site, content, config)
     count_training(site.counted, config, round_)
     result = train_site(site, config, state, round_)
@@ -115,6 +116,10 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         "seconds": result.seconds,
         "memory": result.memory,
     }
+    if config.prompt.by_class:
+        by_class = any(kind.by_class for kind in config.prompt.train_at(site.name))
+        counts = cases_by_structure(site, config) if by_class else [0] * len(config.data.classes)
+        metrics |= {f"cases/{n}": c for n, c in zip(config.data.classes, counts, strict=True)}
     return RecordDict({"arrays": to_arrays(result.state, shapes), "metrics": to_metrics(metrics)})
 
 
@@ -128,12 +133,20 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         raise too_few
     state, _ = _unpack_state(site, content, config)
     count_evaluation(site.counted, config, part)
-    evaluation = evaluate_site(site, config, state, part)
+    everything = evaluate_site(site, config, state, part)
+    evaluation = everything.with_at_least(least)
     # again, now that those without a structure are known: they are in no mean
-    if any(0 < scores["cases"] < least for scores in evaluation.summary().values()):
+    few = any(scores["cases"] < least for scores in evaluation.summary().values())
+    if few or (everything.rows and not evaluation.rows):
         raise too_few
     scored = len({row.case for row in evaluation.rows})
     metrics: dict[str, float | int] = {"num-examples": scored, "empty": evaluation.empty}
     for prompt, scores in evaluation.summary().items():
         metrics |= {f"{prompt}/{name}": value for name, value in scores.items()}
+    classes = config.data.classes
+    for prompt, by_structure in evaluation.by_structure().items() if len(classes) > 1 else ():
+        for structure, scores in by_structure.items():
+            if scores["cases"] >= least:
+                key = f"{prompt}/{classes[structure]}"
+                metrics |= {f"{key}/{name}": value for name, value in scores.items()}
     return RecordDict({"metrics": to_metrics(metrics)})

@@ -47,7 +47,7 @@ class Limits(Section):
     steps: int | None = Field(None, ge=1)
     """Most optimisation steps of a round."""
     images: int | None = Field(None, ge=1)
-    """Most images of a round: steps times images of a step."""
+    """Most images or slices of a round: steps times those of a step."""
     megabytes: float | None = Field(None, gt=0)
     """Largest adapter state, in 10^6 bytes."""
     least_training_cases: int = Field(1, ge=1)

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,10 +11,14 @@ import torch
 from client.config import Limits
 from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
-from medsa_model.data.frames import Frames, Kept
+from medsa_model.data.frames import Frames, Kept, TrainingBatches
 from medsa_model.data.sample import Case
+from medsa_model.data.transforms import to_frame
+from medsa_model.data.volume_batches import VolumeBatches
+from medsa_model.data.volume_frames import to_volume_frame
 from medsa_model.errors import DataError
 from medsa_model.evaluate import Evaluation, evaluate
+from medsa_model.evaluate_volumes import predict_volume
 from medsa_model.state import AdapterState, load_adapter_state
 from medsa_model.train import FitResult, fit
 
@@ -34,6 +39,7 @@ class Site:
     checkpoint: Path | None = None
     workers: int = 0
     kept: Kept = field(default_factory=dict, repr=False)
+    kept_for: tuple[int, float | None] | None = None
     classes: Sequence[str] | None = None
     limits: Limits = field(default_factory=Limits)
     counted: Path | None = None
@@ -41,32 +47,53 @@ class Site:
     def built(self, config: RunConfig) -> Built:
         """The adapted model of this run on this site's device."""
         model = config.model.model_copy(update={"checkpoint": self.checkpoint})
-        return build(model, config.adapter, config.seed, self.device)
+        return build(model, config.adapter, config.seed, self.device, config.named_classes)
 
-    def frames(self, size: int) -> Frames:
-        """The training cases in the model frame of `size` pixels."""
-        return Frames(self.parts.get("train", ()), size, self.kept)
+    def batches(self, config: RunConfig, round_: int) -> TrainingBatches | VolumeBatches:
+        """The training batches of a round (0 is the first); raises `DataError` without a case."""
+        cases, size, train = self.parts.get("train", ()), config.model.frame, config.train
+        distance = config.volume.slice_distance
+        if self.kept_for not in (None, (size, distance)):
+            self.kept.clear()  # frames of an earlier run with other settings
+        self.kept_for = (size, distance)
+        if not cases:
+            raise DataError(f"site {self.name}: there is no training case")
+        kinds, steps = config.prompt.train_at(self.name), train.steps_for(len(cases))
+        seed = (config.seed, zlib.crc32(self.name.encode()), round_)
+        if cases[0].volume:
+            cut = partial(to_volume_frame, slice_distance=distance)
+            return VolumeBatches(
+                Frames(cases, size, cut, self.kept), kinds, steps, train.batch_size,
+                train.prompts_per_image, train.augment, config.volume.slices, seed,
+            )  # fmt: skip
+        return TrainingBatches(
+            Frames(cases, size, to_frame, self.kept), kinds, steps, train.batch_size,
+            train.prompts_per_image, train.augment, seed,
+        )  # fmt: skip
 
 
 def train_site(site: Site, config: RunConfig, state: AdapterState, round_: int) -> FitResult:
     """Train from the global `state` in round `round_` (0 is the first)."""
     built = site.built(config)
     load_adapter_state(built.model, state)
-    frames = site.frames(config.model.frame)
-    if not frames:
-        raise DataError(f"site {site.name}: there is no training case")
     return fit(
         built.model,
-        frames,
-        config.prompt.train,
+        site.batches(config, round_),
         config.loss.build(),
         config.train,
-        config.train.steps_for(len(frames)),
         round_ / config.rounds,
-        (config.seed, zlib.crc32(site.name.encode()), round_),
         config.strategy.proximal,
         site.workers,
+        config.prompt.corrections,
     )
+
+
+def cases_by_structure(site: Site, config: RunConfig) -> list[int]:
+    """How many training cases show each structure of the run, as far as they are annotated."""
+    frames = site.batches(config, 0).frames
+    shown = [frame.mask.flatten(1).any(1) for frame in (frames[n] for n in range(len(frames)))]
+    counts: list[int] = torch.stack(shown).sum(0).tolist()
+    return counts
 
 
 def evaluate_site(site: Site, config: RunConfig, state: AdapterState, part: str) -> Evaluation:
@@ -74,4 +101,5 @@ def evaluate_site(site: Site, config: RunConfig, state: AdapterState, part: str)
     built = site.built(config)
     load_adapter_state(built.model, state)
     cases, kinds = site.parts.get(part, ()), config.prompt.evaluate
-    return evaluate(built.model, cases, kinds, config.seed, config.train.precision)
+    volumes = partial(predict_volume, volume=config.volume)
+    return evaluate(built.model, cases, kinds, config.seed, config.train.precision, volumes)

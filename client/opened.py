@@ -4,6 +4,7 @@ from pathlib import Path
 
 from client.config import SiteConfig
 from client.hospital import Site
+from medsa_model.data import GENERATED
 from medsa_model.data.sample import Case
 from medsa_model.data.split import Split, read_split, split_site, write_split
 from medsa_model.device import choose_device
@@ -42,7 +43,7 @@ def open_site(config: SiteConfig) -> Site:
 def open_cases(config: SiteConfig) -> list[Case]:
     """The cases of this site; raises `ConfigError` when a root is needed and missing."""
     root = config.data.root
-    if root is None and config.data.kind != "synthetic":
+    if root is None and config.data.kind not in GENERATED:
         raise ConfigError(f"data.root is empty in {config.file}: say where the images lie")
     cases = config.data.open(root or Path())
     if config.origin is None:

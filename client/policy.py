@@ -70,8 +70,11 @@ def check_part(part: str) -> None:
         raise Refused(Reason.OVER_LIMIT, f"scores of part {part!r}, expected {' or '.join(SCORED)}")
 
 
-def check_training(config: RunConfig, limits: Limits, cases: int, round_: int) -> None:
-    """Whether the site trains in this round with its number of training `cases`.
+def check_training(
+    config: RunConfig, limits: Limits, cases: int, round_: int, volumes: bool = False
+) -> None:
+    """Whether the site trains in this round with its number of training `cases`, which may be
+    `volumes`.
 
     `round_` counts from 0. Raises `Refused`.
     """
@@ -87,12 +90,12 @@ def check_training(config: RunConfig, limits: Limits, cases: int, round_: int) -
     steps = config.train.steps_for(cases)
     if limits.steps is not None and steps > limits.steps:
         raise Refused(Reason.OVER_LIMIT, f"{steps} steps in a round, limit {limits.steps}")
-    images = steps * config.train.batch_size
+    slices = config.volume.slices if volumes else 1
+    images = steps * config.train.batch_size * slices
     if limits.images is not None and images > limits.images:
         raise Refused(
             Reason.OVER_LIMIT,
-            f"{images} images in a round ({steps} steps of {config.train.batch_size}), limit "
-            f"{limits.images}",
+            f"{images} images or slices in a round ({steps} steps), limit {limits.images}",
         )
 
 

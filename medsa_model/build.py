@@ -21,14 +21,19 @@ class Built:
 
 
 @lru_cache(maxsize=2)
-def build(model: Model, adapter: Adapter, seed: int, device: torch.device) -> Built:
-    """Read the backbone and add adapters; equal arguments give the same object.
+def build(
+    model: Model, adapter: Adapter, seed: int, device: torch.device, classes: int = 0
+) -> Built:
+    """Read the backbone and add adapters, and embeddings of `classes` names of structures; equal
+    arguments give the same object.
 
     Virtual sites of one process share it: the frozen weights are in memory once, and every
     message begins with loading the adapters.
     """
     base = model.build(seed)
     adapter.inject(base.model, seed)
+    if classes:
+        base.model.learn_classes(classes, seed)
     base.model.to(device)
     manifest = manifest_of(base.model, base.sha256, model.frame)
     return Built(base.model, manifest, adapter_state(base.model))

@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from medsa_model.adapters import Adapter, Msa
 from medsa_model.backbone import Model
 from medsa_model.config_problems import problem, replace_list
-from medsa_model.data import DataSet
+from medsa_model.data import VOLUMES, DataSet
 from medsa_model.errors import ConfigError
+from medsa_model.evaluate_volumes import Volume
 from medsa_model.losses import Loss
 from medsa_model.prompts import Box, Click, NoPrompt, PromptKind
 from medsa_model.section import Section
@@ -23,6 +24,7 @@ from medsa_model.strategies import FedAvg, Strategy
 from medsa_model.train import Train
 
 T = typing.TypeVar("T", bound=Section)
+Kinds = typing.Annotated[tuple[PromptKind, ...], Field(min_length=1, max_length=16)]
 
 
 class Prompts(Section):
@@ -39,6 +41,27 @@ class Prompts(Section):
         if len({kind.name for kind in kinds}) < len(kinds):
             raise ValueError("every kind of prompt may be listed once")
         return kinds
+
+    corrections: int = Field(0, ge=0, le=16)
+    """Further clicks in training, each on the larger error of the answer so far."""
+    by_site: dict[str, Kinds] = Field(default_factory=dict)
+    """Kinds of prompt in training at the sites of these names, in place of `train`: hospitals that
+    prompt differently. The names travel to every site with the run."""
+
+    def train_at(self, site: str) -> tuple[PromptKind, ...]:
+        """Kinds of prompt in training at `site`."""
+        return self.by_site.get(site, self.train)
+
+    @property
+    def trained(self) -> tuple[PromptKind, ...]:
+        """All kinds of prompt in training, at any site."""
+        kinds = [*self.train, *(kind for each in self.by_site.values() for kind in each)]
+        return tuple(dict.fromkeys(kinds))
+
+    @property
+    def by_class(self) -> bool:
+        """Whether any kind asks for structures by their names."""
+        return any(kind.by_class for kind in (*self.trained, *self.evaluate))
 
 
 class Evaluate(Section):
@@ -65,17 +88,49 @@ class RunConfig(Section):
     loss: Loss = Loss()
     strategy: Strategy = FedAvg()
     evaluate: Evaluate = Evaluate()
+    volume: Volume = Volume()
+
+    @property
+    def named_classes(self) -> int:
+        """Structures that prompts ask for by their names: 0 when none does."""
+        return len(self.data.classes) if self.prompt.by_class else 0
+
+    @model_validator(mode="after")
+    def _follows_volumes(self) -> typing.Self:
+        if any(kind.followed for kind in self.prompt.trained):
+            raise ValueError(
+                "followed is a way to evaluate: in training every slice that shows a structure is "
+                "prompted; take followed out of prompt.train and prompt.by_site"
+            )
+        if any(k.followed for k in self.prompt.evaluate) and self.data.kind not in VOLUMES:
+            raise ValueError(
+                f"prompt.evaluate has a kind with followed, but data.kind {self.data.kind} has "
+                f"images without slices; expected {' or '.join(VOLUMES)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _depth_needs_volumes(self) -> typing.Self:
+        if isinstance(self.adapter, Msa) and self.adapter.depth and self.data.kind not in VOLUMES:
+            raise ValueError(
+                f"adapter.depth is true, but data.kind {self.data.kind} has images without slices; "
+                f"expected {' or '.join(VOLUMES)}, or adapter.depth false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _structures_are_asked_for(self) -> typing.Self:
         classes = self.data.classes
-        for key, kinds in (("train", self.prompt.train), ("evaluate", self.prompt.evaluate)):
+        asked = {"train": self.prompt.train, "evaluate": self.prompt.evaluate}
+        asked |= {f"by_site.{site}": kinds for site, kinds in self.prompt.by_site.items()}
+        for key, kinds in asked.items():
             if len(classes) > 1 and any(isinstance(kind, NoPrompt) for kind in kinds):
                 key_of_one = "structures" if self.data.kind == "synthetic" else "classes"
                 raise ValueError(
                     f"prompt.{key} has kind none, but an image has {len(classes)} structures "
                     f"({', '.join(classes)}) and only the prompt says which one is meant; expected "
-                    f"click, clicks or box. Take none out, or ask for one in data.{key_of_one}"
+                    "click, clicks, box or class. Take none out, or ask for one in "
+                    f"data.{key_of_one}"
                 )
         return self
 

@@ -97,11 +97,15 @@ def _no_list(key: str, annotation: object, found: object) -> str:
 
 
 def _field(annotation: object, part: object) -> object:
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     if isinstance(annotation, type) and issubclass(annotation, Section):
         field = annotation.model_fields.get(str(part))
         return field.annotation if field else None
     if typing.get_origin(annotation) is tuple:
         return typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) is dict:
+        return typing.get_args(annotation)[1]
     return None
 
 

@@ -1,6 +1,6 @@
-"""evaluate(): Dice and IoU of every case, at the image's own resolution. Never raw images."""
+"""evaluate(): Dice, IoU and surface distances of every case, at its own resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -14,46 +14,100 @@ from medsa_model.data.transforms import Framed, from_frame, to_frame
 from medsa_model.device import autocast
 from medsa_model.prompts import PromptSection, Row, collate
 from medsa_model.sam import MedSam
+from medsa_model.surface import surface_scores
+
+TOLERANCE_MM = 2.0  # of the surface Dice
+
+Predict = Callable[[MedSam, Case, Sequence[PromptSection], int, str], "list[Prediction]"]
 
 
 @dataclass(frozen=True)
-class CaseScore:
-    """Scores of one case under one kind of prompt: means over its structures."""
+class StructureScore:
+    """How well one structure of one case was segmented, asked for with one kind of prompt.
+
+    `hd95` (mm) and `nsd` are of volumes alone, see `surface`.
+    """
 
     case: str
     prompt: str
+    structure: int
     dice: float
     iou: float
+    hd95: float | None = None
+    nsd: float | None = None
+
+
+METRICS = ("dice", "iou", "hd95", "nsd")
+Means = dict[str, float]
+"""Mean of each metric that there is, and `cases`, their number."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """All rows; `empty` counts cases without a structure: neither prompted nor scored."""
 
-    rows: tuple[CaseScore, ...]
+    rows: tuple[StructureScore, ...]
     empty: int
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """By prompt: mean Dice, mean IoU, number of cases."""
-        result: dict[str, dict[str, float]] = {}
-        for prompt in dict.fromkeys(row.prompt for row in self.rows):
+    def summary(self) -> dict[str, Means]:
+        """By prompt: means over cases, of a case over its structures first."""
+        result: dict[str, Means] = {}
+        for prompt in self.prompts():
+            of_case: dict[str, list[StructureScore]] = {}
+            for row in self.rows:
+                if row.prompt == prompt:
+                    of_case.setdefault(row.case, []).append(row)
+            result[prompt] = _mean([_mean_scores(rows) for rows in of_case.values()])
+        return result
+
+    def by_structure(self) -> dict[str, dict[int, Means]]:
+        """By prompt and number of the structure: means over the cases that have it."""
+        result: dict[str, dict[int, Means]] = {}
+        for prompt in self.prompts():
             rows = [row for row in self.rows if row.prompt == prompt]
             result[prompt] = {
-                "dice": fmean(row.dice for row in rows),
-                "iou": fmean(row.iou for row in rows),
-                "cases": float(len(rows)),
+                structure: _mean([_mean_scores([r]) for r in rows if r.structure == structure])
+                for structure in sorted({row.structure for row in rows})
             }
         return result
+
+    def with_at_least(self, cases: int) -> "Evaluation":
+        """Without the rows of structures that fewer `cases` have: also in the means over structures
+        they would tell of single patients."""
+        found = self.by_structure()
+        rows = (r for r in self.rows if found[r.prompt][r.structure]["cases"] >= cases)
+        return Evaluation(tuple(rows), self.empty)
+
+    def prompts(self) -> list[str]:
+        """Kinds of prompt in the order of their evaluation."""
+        return [*dict.fromkeys(row.prompt for row in self.rows)]
+
+
+def _mean_scores(rows: Sequence[StructureScore]) -> Means:
+    """Mean of every metric that the rows have."""
+    found = {name: [getattr(row, name) for row in rows] for name in METRICS}
+    return {name: fmean(each) for name, each in found.items() if None not in each}
+
+
+def _mean(cases: Sequence[Means]) -> Means:
+    """Mean over cases of every metric that all of them have, and how many they are."""
+    shared = [name for name in cases[0] if all(name in case for case in cases)]
+    means = {name: fmean(case[name] for case in cases) for name in shared}
+    return {**means, "cases": float(len(cases))}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`found` and `truth (K, H, W) bool` in the image's own pixels for one kind of prompt."""
+    """`found` and `truth (K, H, W)` or `(K, D, H, W) bool` in the case's own pixels for one kind of
+    prompt; `structures` are their numbers, `spacing_mm` is that of a volume.
+    """
 
     case: str
     prompt: str
     found: Tensor
     truth: Tensor
+    structures: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
 
 
 @torch.no_grad()
@@ -72,10 +126,12 @@ def predict(
         embedding = model.encode(frame.image[None].float().to(device))
         embedding = embedding.expand(len(present), -1, -1, -1)
         for kind in kinds:
-            prompt = collate(fixed_prompts(kind, frame, present, seed, case.case)).to(device)
+            named = present if kind.by_class else ()
+            prompt = collate(fixed_prompts(kind, frame, present, seed, case.case), named).to(device)
             logits = model.to_frame(model.decode(embedding, prompt)[0])[:, 0]
             found = from_frame(logits, frame.content, frame.original) > 0
-            predictions.append(Prediction(case.case, kind.name, found.cpu(), sample.mask[present]))
+            truth = sample.mask[present]
+            predictions.append(Prediction(case.case, kind.name, found.cpu(), truth, tuple(present)))
     return predictions
 
 
@@ -102,24 +158,35 @@ def evaluate(
     kinds: Sequence[PromptSection],
     seed: int,
     precision: str = "auto",
+    volumes: Predict | None = None,
 ) -> Evaluation:
-    """Score every case with every kind of prompt; a prompt is a function of (seed, case)."""
+    """Score every case with every kind of prompt; a prompt is a function of (seed, case).
+
+    `volumes` segments cases that are volumes.
+    """
     model.eval()
-    rows: list[CaseScore] = []
+    rows: list[StructureScore] = []
     empty = 0
     for case in cases:
-        predictions = predict(model, case, kinds, seed, precision)
-        rows += [score(prediction) for prediction in predictions]
+        segment = volumes if case.volume and volumes else predict
+        predictions = segment(model, case, kinds, seed, precision)
+        rows += [row for prediction in predictions for row in score(prediction)]
         empty += not predictions
     return Evaluation(tuple(rows), empty)
 
 
-def score(prediction: Prediction) -> CaseScore:
-    """Dice and IoU, threshold 0.5 on the probability, mean over the structures of the case."""
-    found, truth = prediction.found[:, None].float(), prediction.truth[:, None].float()
-    return CaseScore(
-        prediction.case,
-        prediction.prompt,
-        float(compute_dice(found, truth).mean()),
-        float(compute_iou(found, truth).mean()),
-    )
+def score(prediction: Prediction) -> list[StructureScore]:
+    """Dice and IoU of every structure, threshold 0.5 on the probability; of volumes also HD95 and
+    NSD with a tolerance of `TOLERANCE_MM`."""
+    rows = []
+    for number, structure in enumerate(prediction.structures):  # one by one, to save memory
+        one, other = prediction.found[number], prediction.truth[number]
+        pair = one[None, None].float(), other[None, None].float()
+        surface: tuple[float, float] | tuple[None, None] = (None, None)
+        if one.dim() == 3 and prediction.spacing_mm:
+            surface = surface_scores(one, other, prediction.spacing_mm, TOLERANCE_MM)
+        dice, iou = float(compute_dice(*pair)), float(compute_iou(*pair))
+        rows.append(
+            StructureScore(prediction.case, prediction.prompt, structure, dice, iou, *surface)
+        )
+    return rows

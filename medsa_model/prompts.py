@@ -10,7 +10,7 @@ caller passes the generator.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -32,23 +32,30 @@ class Prompt:
     `points (B, N, 2) float32`: x, y in pixels of the model frame.
     `labels (B, N) int64`: 1 on the object, 0 off it, -1 padding.
     `boxes (B, 4) float32`: x0, y0, x1, y1; a row of NaN has no box. `None`: no image has one.
+    `classes (B) int64`: the structure that is asked for by its name, -1 for none. `None`: no image
+    has one.
     """
 
     points: torch.Tensor
     labels: torch.Tensor
     boxes: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Prompt":
         """The same prompts on `device`."""
         boxes = None if self.boxes is None else self.boxes.to(device)
-        return Prompt(self.points.to(device), self.labels.to(device), boxes)
+        classes = None if self.classes is None else self.classes.to(device)
+        return Prompt(self.points.to(device), self.labels.to(device), boxes, classes)
 
     def __len__(self) -> int:
         return self.points.shape[0]
 
 
-def collate(rows: Sequence[Row]) -> Prompt:
-    """Join single prompts, padding to the largest number of points."""
+def collate(rows: Sequence[Row], classes: Sequence[int] = ()) -> Prompt:
+    """Join single prompts, padding to the largest number of points.
+
+    `classes` are the structures that rows ask for by name, -1 for none; empty: no row does.
+    """
     most = max((len(points) for points, _, _ in rows), default=0)
     points = torch.zeros(len(rows), most, 2)
     labels = torch.full((len(rows), most), PADDING)
@@ -59,7 +66,8 @@ def collate(rows: Sequence[Row]) -> Prompt:
             labels[number, : len(row_labels)] = torch.tensor(row_labels)
         if box is not None:
             boxes[number] = torch.tensor(box)
-    return Prompt(points, labels, None if bool(boxes.isnan().all()) else boxes)
+    named = torch.tensor(classes) if max(classes, default=-1) >= 0 else None
+    return Prompt(points, labels, None if bool(boxes.isnan().all()) else boxes, named)
 
 
 class PromptSection(Protocol):
@@ -70,9 +78,47 @@ class PromptSection(Protocol):
         """A short name for tables and metrics."""
         ...
 
+    @property
+    def weight(self) -> float:
+        """How often this kind is drawn in training, relative to the others."""
+        ...
+
+    @property
+    def by_class(self) -> bool:
+        """Whether the structure is asked for by its name, also where there is none of it."""
+        ...
+
+    @property
+    def everywhere(self) -> bool:
+        """In a volume: whether all slices are asked about, also those without the structure."""
+        ...
+
+    @property
+    def followed(self) -> bool:
+        """In a volume: whether one slice is prompted, and the answer followed through the rest."""
+        ...
+
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """A prompt for the object `mask (S, S)`; padding only when the mask is empty."""
         ...
+
+
+class Asked(Section):
+    """What all kinds of prompt have."""
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """How often this kind is drawn in training, relative to the others."""
+
+
+class Shown(Asked):
+    """A prompt that is drawn on the image."""
+
+    followed: bool = False
+    """Volumes: prompt the slice with the largest area alone, and follow the answer through the
+    others, the box around it being the prompt of the next slice. False: prompt every slice."""
+
+    everywhere: ClassVar[bool] = False
+    by_class: ClassVar[bool] = False
 
 
 def random_click(mask: Mask, generator: np.random.Generator) -> tuple[float, float]:
@@ -82,7 +128,12 @@ def random_click(mask: Mask, generator: np.random.Generator) -> tuple[float, flo
     return float(x), float(y)
 
 
-class Click(Section):
+def with_way(name: str, followed: bool) -> str:
+    """The name of a prompt that is followed through a volume differs from one on every slice."""
+    return f"{name} followed" if followed else name
+
+
+class Click(Shown):
     """One random click on the object ("1-point" of the Med-SA paper)."""
 
     kind: Literal["click"] = "click"
@@ -90,14 +141,14 @@ class Click(Section):
     @property
     def name(self) -> str:
         """See `PromptSection.name`."""
-        return "click"
+        return with_way("click", self.followed)
 
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""
         return ([random_click(mask, generator)], [POSITIVE], None) if mask.any() else ([], [], None)
 
 
-class Clicks(Section):
+class Clicks(Shown):
     """Several random clicks on the object ("3-points" of the Med-SA paper)."""
 
     kind: Literal["clicks"] = "clicks"
@@ -107,7 +158,7 @@ class Clicks(Section):
     @property
     def name(self) -> str:
         """See `PromptSection.name`."""
-        return f"{self.number} clicks"
+        return with_way(f"{self.number} clicks", self.followed)
 
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""
@@ -117,7 +168,7 @@ class Clicks(Section):
         return clicks, [POSITIVE] * self.number, None
 
 
-class Box(Section):
+class Box(Shown):
     """A box around the object whose IoU with the tight box is `overlap` ("BBox 0.75")."""
 
     kind: Literal["box"] = "box"
@@ -127,7 +178,8 @@ class Box(Section):
     @property
     def name(self) -> str:
         """See `PromptSection.name`."""
-        return "box" if self.overlap == 1 else f"box {self.overlap:g}"
+        name = "box" if self.overlap == 1 else f"box {self.overlap:g}"
+        return with_way(name, self.followed)
 
     def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
         """See `PromptSection.draw`."""
@@ -136,10 +188,14 @@ class Box(Section):
         return [], [], shifted_box(tight_box(mask), self.overlap, generator)
 
 
-class NoPrompt(Section):
+class NoPrompt(Asked):
     """No prompt at all: the model segments by itself."""
 
     kind: Literal["none"] = "none"
+
+    by_class: ClassVar[bool] = False
+    everywhere: ClassVar[bool] = True
+    followed: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -151,7 +207,36 @@ class NoPrompt(Section):
         return [], [], None
 
 
-PromptKind = Annotated[Click | Clicks | Box | NoPrompt, Field(discriminator="kind")]
+class ByClass(Asked):
+    """The name of the structure: one learned embedding for each, trained and averaged with the
+    adapters, so that structures are found without a click."""
+
+    kind: Literal["class"] = "class"
+
+    by_class: ClassVar[bool] = True
+    everywhere: ClassVar[bool] = True
+    followed: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """See `PromptSection.name`."""
+        return "class"
+
+    def draw(self, mask: Mask, generator: np.random.Generator) -> Row:
+        """See `PromptSection.draw`; the name is not part of the row."""
+        return [], [], None
+
+
+PromptKind = Annotated[Click | Clicks | Box | ByClass | NoPrompt, Field(discriminator="kind")]
+
+
+def choose(kinds: Sequence[PromptSection], generator: np.random.Generator) -> PromptSection:
+    """One of `kinds` at random, by their weights."""
+    weights = [kind.weight for kind in kinds]
+    if len(set(weights)) == 1:
+        return kinds[int(generator.integers(len(kinds)))]
+    shares = np.array(weights) / sum(weights)
+    return kinds[int(generator.choice(len(kinds), p=shares))]
 
 
 def tight_box(mask: Mask) -> tuple[float, float, float, float]:
@@ -216,3 +301,26 @@ def corrective_click(
     missed, extra = mask & ~predicted, predicted & ~mask
     error, label = (missed, POSITIVE) if missed.sum() >= extra.sum() else (extra, NEGATIVE)
     return (random_click(error, generator), label) if error.any() else None
+
+
+def corrected(
+    prompt: Prompt, masks: NDArray[np.bool_], answers: NDArray[np.bool_],
+    generator: np.random.Generator,
+) -> Prompt:  # fmt: skip
+    """`prompt` with a further click for each row, on the larger error of its answer.
+
+    `masks` and `answers (B, S, S)`. A row that was not drawn on the image, that has an empty mask,
+    or whose answer is right, gets padding.
+    """
+    points, labels = torch.zeros(len(prompt), 1, 2), torch.full((len(prompt), 1), PADDING)
+    for row, (mask, answer) in enumerate(zip(masks, answers, strict=True)):
+        drawn = bool((prompt.labels[row] != PADDING).any())
+        drawn |= prompt.boxes is not None and not bool(prompt.boxes[row].isnan().any())
+        if not drawn or not mask.any():
+            continue
+        if click := corrective_click(mask, answer, generator):
+            points[row, 0], labels[row, 0] = torch.tensor(click[0]), click[1]
+    return Prompt(
+        torch.cat([prompt.points, points], 1), torch.cat([prompt.labels, labels], 1),
+        prompt.boxes, prompt.classes,
+    )  # fmt: skip

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medsa_model.adapters.freeze import trained_parameters
-from medsa_model.data.frames import Batch, Frames, TrainingBatches
+from medsa_model.data.frames import Batch, TrainingBatches
+from medsa_model.data.volume_batches import VolumeBatches
 from medsa_model.device import autocast, peak_memory
-from medsa_model.prompts import PromptSection
+from medsa_model.prompts import corrected
 from medsa_model.sam import MedSam
 from medsa_model.section import Section
 from medsa_model.state import AdapterState, adapter_state
@@ -38,7 +39,8 @@ class Train(Section):
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient of a step."""
     augment: bool = True
-    """Random flips and quarter turns."""
+    """Images: random flips and quarter turns. Volumes: brightness and contrast alone, since organs
+    have their sides."""
     precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
     """`auto` is bfloat16 where the hardware multiplies it, else float32."""
 
@@ -74,21 +76,20 @@ class FitResult:
 
 def fit(
     model: MedSam,
-    frames: Frames,
-    kinds: Sequence[PromptSection],
+    batches: TrainingBatches | VolumeBatches,
     loss: nn.Module,
     train: Train,
-    steps: int,
     progress: float,
-    seed: tuple[int, int, int],
     proximal: float = 0.0,
     workers: int = 0,
+    corrections: int = 0,
 ) -> FitResult:
-    """Train the adapters of `model` in place from where they are, for `steps` steps.
+    """Train the adapters of `model` in place from where they are, one step for each of `batches`.
 
     `progress` in [0, 1) is the share of the run that lies behind: it sets the learning rate.
-    `seed` is (run, site, round): the same seed gives the same batches. `proximal` is the factor mu
-    of FedProx (Li et al. 2020, "Federated optimization in heterogeneous networks", equation 2).
+    `proximal` is the factor mu of FedProx (Li et al. 2020, "Federated optimization in heterogeneous
+    networks", equation 2). Prompts get 0 to `corrections` clicks on the error of the answer so far,
+    as many as the batch draws.
     The optimiser starts anew each round, so a site keeps nothing between rounds.
     """
     started = time.monotonic()
@@ -101,16 +102,13 @@ def fit(
         weight_decay=train.weight_decay,
         fused=device.type == "cuda",
     )
-    batches = TrainingBatches(
-        frames, kinds, steps, train.batch_size, train.prompts_per_image, train.augment, seed
-    )
     loader = DataLoader(
         batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
     )
     total = torch.zeros((), device=device)
     for batch in loader:
         with autocast(device, train.precision):
-            value = batch_loss(model, batch, loss, device)
+            value = batch_loss(model, batch, loss, device, corrections)
         value.backward()
         if proximal:
             with torch.no_grad():
@@ -121,18 +119,36 @@ def fit(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         total += value.detach()  # read once at the end: no waiting for the device in each step
-    mean = float(total) / steps
+    mean = float(total) / len(batches)
     seconds = time.monotonic() - started
     return FitResult(
-        adapter_state(model), len(frames), batches.order.size, mean, seconds, peak_memory(device)
+        adapter_state(model),
+        len(batches.frames),
+        batches.order.size,
+        mean,
+        seconds,
+        peak_memory(device),
     )
 
 
-def batch_loss(model: MedSam, batch: Batch, loss: nn.Module, device: torch.device) -> Tensor:
+def batch_loss(
+    model: MedSam, batch: Batch, loss: nn.Module, device: torch.device, corrections: int = 0
+) -> Tensor:
     """Mean loss of a batch, at the decoder's resolution with softly resized targets."""
     image = batch.image.to(device, non_blocking=True)
-    embedding = model.encode(image).repeat_interleave(batch.prompts_per_image, 0)
-    logits, _ = model.decode(embedding, batch.prompt.to(device))
+    if image.dim() == 4:
+        embedding = model.encode(image)
+    else:
+        embedding = model.encode_volume(image).flatten(0, 1)
+    embedding = embedding[batch.owner.to(device)]
+    prompt = batch.prompt
+    draw = np.random.default_rng(batch.seed) if corrections else None
+    for number in range(int(draw.integers(corrections + 1)) if draw else 0):
+        with torch.no_grad():
+            answer = model.to_frame(model.decode(embedding, prompt.to(device))[0])[:, 0] > 0
+        rng = np.random.default_rng((*batch.seed, number))
+        prompt = corrected(prompt, batch.mask.numpy(), answer.cpu().numpy(), rng)
+    logits, _ = model.decode(embedding, prompt.to(device))
     mask = batch.mask.to(device, non_blocking=True)[:, None].float()
     target = F.interpolate(mask, logits.shape[-2:], mode="bilinear", antialias=True)
     value: Tensor = loss(logits.float(), target)

@@ -6,7 +6,7 @@ the last complete round and ends with the same result.
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -104,7 +104,9 @@ def federate(
     if rules.farewell and is_complete(run):
         say_farewell(grid)
         return
-    built = build(config.model, config.adapter, config.seed, torch.device("cpu"))
+    built = build(
+        config.model, config.adapter, config.seed, torch.device("cpu"), config.named_classes
+    )
     sections = {"model": config.model.model_dump(mode="json", exclude={"checkpoint"}),
                 "adapter": config.adapter.model_dump(mode="json")}  # fmt: skip
     done = latest_round(run)
@@ -225,13 +227,14 @@ def ask_to_train(
     targets = {node.node_id: node.site for node in sites}
     cases = {node.site: node.cases["train"] for node in sites}
     number = current.number + 1
+    names = config.data.classes if config.prompt.by_class else ()
     silent = set(targets.values())
     needed, lifetime = rules.quorum - len(updates), rules.timeout * (rules.repeats + 1)
     for answer in exchange(grid, targets, MessageType.TRAIN, content, str(number), rules.timeout,
                            needed, unanswered, lifetime):  # fmt: skip
         silent.discard(answer.site)
         try:
-            updates[answer.site] = accept(answer, built.manifest, cases[answer.site])
+            updates[answer.site] = accept(answer, built.manifest, cases[answer.site], names)
         except ManifestError as error:
             if answer.message.has_error() and answer.message.error.code > Reason.FAILED:
                 refused.add(answer.site)
@@ -260,11 +263,12 @@ def evaluate_round(
     most = {node.site: node.cases[part] for node in sites}
     content = order(config, built.manifest, state, part=part)
     prompts = [kind.name for kind in config.prompt.evaluate]
+    structures = config.data.classes if len(config.data.classes) > 1 else ()
     total, cases = 0.0, 0
     group, timeout = str(number), rules.timeout
     for answer in exchange(grid, targets, MessageType.EVALUATE, content, group, timeout):
         try:
-            scores = read_scores(answer, prompts, most[answer.site])
+            scores = read_scores(answer, prompts, structures, most[answer.site])
         except ManifestError as error:
             reason = clean(str(error))
             logger.warning("round %d: no scores from %s: %s", number, answer.site, reason)
@@ -273,11 +277,13 @@ def evaluate_round(
             run, "traffic", round=number, site=answer.site, part=part, empty=scores.empty,
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
         )  # fmt: skip
-        for prompt, (dice, iou, count) in scores.by_prompt.items():
+        for prompt, score in scores.by_prompt.items():
+            of_structures = scores.by_structure.get(prompt, {})
+            told = {name: asdict(each) for name, each in of_structures.items()}
             append_metrics(run, "evaluate", round=number, site=answer.site, part=part,
-                           prompt=prompt, dice=dice, iou=iou, cases=count)  # fmt: skip
-        dice, _, count = scores.by_prompt.get(prompts[0], (0.0, 0.0, 0))
-        total, cases = total + dice * count, cases + count
+                           prompt=prompt, **asdict(score), structures=told)  # fmt: skip
+        if main := scores.by_prompt.get(prompts[0]):
+            total, cases = total + main.dice * main.cases, cases + main.cases
     return total / cases if cases else None
 
 

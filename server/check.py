@@ -59,7 +59,9 @@ def versions(_: Federation, __: RunConfig) -> str:
 
 def run(_: Federation, config: RunConfig) -> str:
     """That the backbone can be read and the adapters fit it."""
-    manifest = build(config.model, config.adapter, config.seed, torch.device("cpu")).manifest
+    manifest = build(
+        config.model, config.adapter, config.seed, torch.device("cpu"), config.named_classes
+    ).manifest
     return (
         f"{config.name}: {config.rounds} rounds, {config.model.backbone}, base sha256 "
         f"{manifest.base_sha256[:16]}, {manifest.size_in_bytes / 10**6:.2f} MB a message"

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medsa_model import __version__
 from medsa_model.config import RunConfig, read_yaml, validate
+from medsa_model.data import GENERATED
 from medsa_model.data.split import SplitOptions
 from medsa_model.errors import ConfigError
 from medsa_model.private_files import PRIVATE, PUBLIC, read_file, write_new
@@ -42,7 +43,7 @@ def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, by
     key = site_folder(federation.folder, site) / "site.key"
     address, host = federation.address, federation.address.host
     where = f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
-    generated = run.data.kind == "synthetic"
+    generated = run.data.kind in GENERATED
     split = _split(federation.run)
     values = {
         "site": site, "federation": federation.name, "address": where, "version": __version__,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -17,6 +17,8 @@ from medsa_model.state import AdapterState, Manifest, check_state
 from medsa_model.strategies import Update
 from server.exchange import Answer, exchange
 
+NAMES = "class_embedding.weight"  # the tensor with a row for the name of every structure
+LONGEST_MM = 1e5  # of a distance in an image
 MOST_CASES = 10**7  # of a part
 LARGEST_VALUE = 1e6  # of an update; trained adapters stay below 100
 LONGEST_REASON = 500  # characters of a reason that are shown
@@ -109,10 +111,13 @@ def order(config: RunConfig, manifest: Manifest, state: AdapterState, **more: st
     )
 
 
-def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
+def accept(
+    answer: Answer, manifest: Manifest, most_examples: int, structures: Sequence[str] = ()
+) -> Update:
     """The update of a site; raises `ManifestError` when it must not enter the mean.
 
     A site weighs no more than the `most_examples` training cases that it introduced itself with.
+    `structures` are those that the run asks for by their names.
     """
     if answer.message.has_error():
         raise ManifestError(told(answer.message))
@@ -136,21 +141,42 @@ def accept(answer: Answer, manifest: Manifest, most_examples: int) -> Update:
         value = metrics.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ManifestError(f"the metric {name} is {short(value)}, expected a finite number")
-    return Update({name: state[name] for name in manifest.shapes}, examples)
+    counts = [metrics.get(f"cases/{name}") for name in structures]
+    if wrong := [c for c in counts if not isinstance(c, int) or not 0 <= c <= most_examples]:
+        raise ManifestError(
+            f"the number of cases with a structure is {short(wrong[0])}, expected 0 to "
+            f"{most_examples}"
+        )
+    rows = {NAMES: [int(str(count)) for count in counts]} if structures else {}
+    return Update({name: state[name] for name in manifest.shapes}, examples, rows)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over a site's `cases`. `hd95` (mm) and `nsd` are of volumes alone."""
+
+    dice: float
+    iou: float
+    cases: int
+    hd95: float | None = None
+    nsd: float | None = None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a site answers to an evaluation: Dice, IoU and number of cases by prompt.
+    """What a site answers to an evaluation, by prompt and by prompt and structure.
 
     `empty` counts its cases without a structure, which are in none of them.
     """
 
-    by_prompt: dict[str, tuple[float, float, int]]
+    by_prompt: dict[str, Score]
     empty: int
+    by_structure: dict[str, dict[str, Score]] = field(default_factory=dict)
 
 
-def read_scores(answer: Answer, prompts: Sequence[str], most_cases: int) -> Scores:
+def read_scores(
+    answer: Answer, prompts: Sequence[str], structures: Sequence[str], most_cases: int
+) -> Scores:
     """The scores in an answer, of at most the `most_cases` cases that the site introduced itself
     with; raises `ManifestError` when they are none.
     """
@@ -160,19 +186,36 @@ def read_scores(answer: Answer, prompts: Sequence[str], most_cases: int) -> Scor
     empty = metrics.get("empty")
     if not isinstance(empty, int) or not 0 <= empty <= most_cases:
         raise ManifestError(f"it has {short(empty)} empty cases, expected 0 to {most_cases}")
-    by_prompt = {}
+    by_prompt, by_structure = {}, {}
     for prompt in prompts:
-        values = [metrics.get(f"{prompt}/{name}") for name in ("dice", "iou", "cases")]
-        if values == [None, None, None]:
-            continue  # none of the site's cases has a structure to ask for
-        dice, iou, cases = (v if isinstance(v, int | float) else math.nan for v in values)
-        if not (0 <= dice <= 1 and 0 <= iou <= 1 and 1 <= cases <= most_cases):
-            raise ManifestError(
-                f"prompt {prompt} has Dice, IoU and cases {', '.join(map(short, values))}; "
-                f"expected 0 to 1, 0 to 1, and 1 to {most_cases}"
-            )
-        by_prompt[prompt] = (float(dice), float(iou), int(cases))
-    return Scores(by_prompt, empty)
+        if score := _read_score(metrics, prompt, most_cases):
+            by_prompt[prompt] = score
+        found = {name: _read_score(metrics, f"{prompt}/{name}", most_cases) for name in structures}
+        if known := {name: score for name, score in found.items() if score}:
+            by_structure[prompt] = known
+    return Scores(by_prompt, empty, by_structure)
+
+
+def _read_score(metrics: Mapping[str, object], of: str, most_cases: int) -> Score | None:
+    """The means of a prompt, or of a structure with a prompt; `None` when no case has any."""
+    values = [metrics.get(f"{of}/{name}") for name in ("dice", "iou", "cases", "hd95", "nsd")]
+    if values == [None] * 5:
+        return None
+    dice, iou, cases, hd95, nsd = (v if isinstance(v, int | float) else None for v in values)
+    whole = [
+        _between(dice, 0, 1), _between(iou, 0, 1), _between(cases, 1, most_cases),
+        hd95 is None or _between(hd95, 0, LONGEST_MM), nsd is None or _between(nsd, 0, 1),
+    ]  # fmt: skip
+    if dice is None or iou is None or cases is None or not all(whole):
+        raise ManifestError(
+            f"{of} has Dice, IoU, cases, HD95, NSD {', '.join(map(short, values))}; expected 0 to "
+            f"1, 0 to 1, 1 to {most_cases}, and for volumes 0 to {LONGEST_MM} mm and 0 to 1"
+        )
+    return Score(float(dice), float(iou), int(cases), hd95, nsd)
+
+
+def _between(value: float | None, low: float, high: float) -> bool:
+    return value is not None and low <= value <= high
 
 
 def short(value: object) -> str:

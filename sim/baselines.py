@@ -11,17 +11,20 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from medsa_model.data.sample import Case
 from medsa_model.data.transforms import from_frame, to_frame
+from medsa_model.data.volume_frames import from_volume_frame, to_volume_frame
 from medsa_model.evaluate import (
-    CaseScore,
     Evaluation,
     Prediction,
+    StructureScore,
     fixed_prompts,
     present_structures,
     score,
 )
+from medsa_model.evaluate_volumes import Volume, ask, present_in_volume, prompts_of
 from medsa_model.prompts import PromptSection, Row, inscribed_ellipse
 
 Mask = NDArray[np.bool_]
@@ -74,23 +77,66 @@ BASELINES: dict[str, Baseline] = {"ellipse_in_box": ellipse_in_box, "otsu": otsu
 
 
 def evaluate_baseline(
-    baseline: Baseline, cases: Sequence[Case], kinds: Sequence[PromptSection], size: int, seed: int
-) -> Evaluation:
-    """Scores of a baseline for every kind of prompt that it can use."""
-    rows: list[CaseScore] = []
+    baseline: Baseline, cases: Sequence[Case], kinds: Sequence[PromptSection], size: int, seed: int,
+    volume: Volume,
+) -> Evaluation:  # fmt: skip
+    """Scores of a baseline for every kind of prompt that it can use; of volumes slice by slice."""
+    rows: list[StructureScore] = []
     for case in cases:
-        sample = case.load()
-        frame = to_frame(sample, size)
-        channels = present_structures(frame)
-        height, width = frame.content  # without the padding, which would move Otsu's threshold
-        content = frame.image[:, :height, :width].numpy()
         for kind in kinds:
-            prompts = fixed_prompts(kind, frame, channels, seed, case.case)
-            masks = [baseline(content, prompt) for prompt in prompts]
-            found = [torch.from_numpy(mask).float() for mask in masks if mask is not None]
-            if found:
-                framed = F.pad(torch.stack(found) - 0.5, (0, size - width, 0, size - height))
-                whole = from_frame(framed, frame.content, frame.original) > 0
-                prediction = Prediction(case.case, kind.name, whole, sample.mask[channels])
-                rows.append(score(prediction))
+            if kind.by_class:
+                continue
+            segment = segment_volume if case.volume else segment_image
+            if prediction := segment(baseline, case, kind, size, seed, volume):
+                rows += score(prediction)
     return Evaluation(tuple(rows), 0)
+
+
+def segment_image(
+    baseline: Baseline, case: Case, kind: PromptSection, size: int, seed: int, _: Volume
+) -> Prediction | None:
+    """What a baseline makes of an image; `None` when it cannot use this kind of prompt."""
+    sample = case.load()
+    frame = to_frame(sample, size)
+    channels = present_structures(frame)
+    height, width = frame.content  # without the padding, which would move Otsu's threshold
+    content = frame.image[:, :height, :width].numpy()
+    prompts = fixed_prompts(kind, frame, channels, seed, case.case)
+    masks = [baseline(content, prompt) for prompt in prompts]
+    found = [torch.from_numpy(mask).float() for mask in masks if mask is not None]
+    if not found:
+        return None
+    framed = F.pad(torch.stack(found) - 0.5, (0, size - width, 0, size - height))
+    whole = from_frame(framed, frame.content, frame.original) > 0
+    return Prediction(case.case, kind.name, whole, sample.mask[channels], tuple(channels))
+
+
+def segment_volume(
+    baseline: Baseline, case: Case, kind: PromptSection, size: int, seed: int, volume: Volume
+) -> Prediction | None:
+    """The same for a volume, with the prompts that a model gets."""
+    sample = case.load()
+    framed = to_volume_frame(sample, size, volume.slice_distance)
+    height, width = framed.content
+    usable = True
+
+    def decode(places: Sequence[int], rows: Sequence[Row], _: int) -> Tensor:
+        nonlocal usable
+        answers = torch.full((len(rows), size, size), -0.5)
+        for number, (place, prompt) in enumerate(zip(places, rows, strict=True)):
+            content = framed.image[place, :height, :width].expand(3, -1, -1).numpy()
+            mask = baseline(content, prompt)
+            usable &= mask is not None
+            if mask is not None:
+                answers[number, :height, :width] += torch.from_numpy(mask).float()
+        return answers
+
+    structures = present_in_volume(sample, framed)
+    found = []
+    for structure in structures:
+        rng = prompts_of(seed, structure, case.case)
+        found.append(from_volume_frame(ask(kind, framed, structure, rng, decode), framed) > 0)
+    if not found or not usable:
+        return None
+    return Prediction(case.case, kind.name, torch.stack(found), sample.mask[structures],
+                      tuple(structures), sample.spacing_mm)  # fmt: skip

@@ -51,7 +51,10 @@ def plans(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> list[Pla
     if "centralized" in config.sim.rows:
         steps = sum(config.train.steps_for(cases) for cases in sites.values())
         train = config.train.model_copy(update={"steps": steps, "epochs": None})
-        pooled = plain.model_copy(update={"train": train})
+        everybodys = config.prompt.model_copy(
+            update={"train": config.prompt.trained, "by_site": {}}
+        )
+        pooled = plain.model_copy(update={"train": train, "prompt": everybodys})
         result.append(Plan("centralized", rows / "centralized", pooled, (POOLED,)))
     for name in config.sim.references:
         result.append(Plan(name, rows / name, reference(config, name), everyone))

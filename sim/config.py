@@ -11,6 +11,7 @@ from medsa_model.config import RunConfig, read_yaml, validate
 from medsa_model.data.split import SplitOptions
 from medsa_model.sam import ARCHITECTURES
 from medsa_model.section import Section
+from sim.annotations import Annotations
 from sim.partition import BySite, Partition
 
 
@@ -29,6 +30,8 @@ class Sim(Section):
     """How cases are dealt to sites."""
     split: SplitOptions = SplitOptions()
     """How a site's cases become training, validation and test cases."""
+    annotations: Annotations = Annotations()
+    """Which structures the sites annotate in their training cases; empty: all."""
     rows: tuple[Literal["local", "centralized"], ...] = ("local", "centralized")
     """What the federation is compared with, beside zero-shot."""
     references: tuple[Literal["scratch", "train_decoder"], ...] = ("scratch",)

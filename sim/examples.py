@@ -5,6 +5,7 @@ Simulation only: in a real run no image leaves its site.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def _tiles(
         predictions = predict(model, case, [kind], config.seed, config.train.precision)
         if not predictions:
             continue
-        dice[row] = score(predictions[0]).dice
+        dice[row] = fmean(each.dice for each in score(predictions[0]))
         found = _fit_mask(predictions[0].found[0].numpy())
         tiles.append(_outlined(_outlined(image, truth, TRUTH), found, FOUND))
     return [_framed(tile) for tile in tiles], dice

@@ -9,7 +9,9 @@ import torch
 from medsa_model.backbone import base_parameters
 from medsa_model.build import Built, build
 from medsa_model.checkpoint import latest_round, load_round, write_json
+from medsa_model.data import VOLUMES
 from medsa_model.device import choose_device
+from medsa_model.evaluate import Means
 from medsa_model.state import AdapterState
 from sim.baselines import BASELINES, evaluate_baseline
 from sim.compare import Plan, plans
@@ -91,14 +93,16 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
         "trained": {name: _trained(each) for name, each in built.items()},
         "seconds": seconds,
     }  # fmt: skip
-    if config.sim.examples:
+    if config.sim.examples and config.data.kind not in VOLUMES:
         _examples(config, run, sites, todo, main)
     write_json(run / "summary.json", summary)
     write_json(run / "report.json", report)
 
 
 def _build(plan: Plan) -> Built:
-    return build(plan.config.model, plan.config.adapter, plan.config.seed, torch.device("cpu"))
+    config = plan.config
+    cpu = torch.device("cpu")
+    return build(config.model, config.adapter, config.seed, cpu, config.named_classes)
 
 
 def _trained(built: Built) -> dict[str, float | int]:
@@ -119,23 +123,33 @@ def _references(
         for site in sites:
             evaluation = evaluate_baseline(
                 baseline, opened[site].parts["test"], config.prompt.evaluate,
-                config.model.frame, config.seed,
+                config.model.frame, config.seed, config.volume,
             )  # fmt: skip
             for prompt, values in evaluation.summary().items():
+                named = _named(evaluation.by_structure()[prompt], config.data.classes)
+                volumes = {name: values[name] for name in ("hd95", "nsd") if name in values}
                 scores.setdefault(prompt, {})[site] = SiteScore(
-                    dice=values["dice"], iou=values["iou"], cases=int(values["cases"])
-                )
+                    dice=values["dice"], iou=values["iou"], cases=int(values["cases"]),
+                    **volumes, **named,  # type: ignore[typeddict-item]
+                )  # fmt: skip
         result[name] = {prompt: row(by_site, 0.0) for prompt, by_site in scores.items()}
     for name in config.sim.references:
         result[name] = {p: row(by_site, seconds[name]) for p, by_site in single[name].items()}
     return result
 
 
+def _named(by_structure: Mapping[int, Means], classes: Sequence[str]) -> dict[str, object]:
+    """Scores by the names of structures; nothing when there is one alone."""
+    if len(classes) == 1:
+        return {}
+    return {"structures": {classes[number]: values for number, values in by_structure.items()}}
+
+
 def _examples(
     config: SimulatedRun, run: Path, sites: Iterable[str], todo: Sequence[Plan], main: Built
 ) -> None:
     device = choose_device(config.sim.device)
-    built = build(config.model, config.adapter, config.seed, device)
+    built = build(config.model, config.adapter, config.seed, device, config.named_classes)
 
     def state(folder: Path) -> AdapterState:
         return load_round(folder, latest_round(folder) or 0, main.manifest).state

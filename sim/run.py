@@ -6,6 +6,7 @@ medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
 """
 
 import argparse
+import json
 import shlex
 import sys
 from importlib.util import find_spec
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         set_up(options.verbose)
         config = load_simulation(options.config, options.override)
         run = choose_directory(config, options.out, options.resume, options.overwrite)
-        simulate(config, run, Console(), options.verbose)
+        simulate(config, run, Console(markup=False, emoji=False), options.verbose)
     except KeyboardInterrupt:
         words = ["medsa-sim", "--config", str(options.config), *options.override]
         again = shlex.join([*words, "--out", str(run), "--resume"])
@@ -90,13 +91,17 @@ def prepare(config: SimulatedRun, run: Path) -> dict[str, int]:
     Raises what is wrong with the weights, the data, the split or the device, before any training.
     """
     # kept for later; now, because a missing weights file must not be found after reading the data
-    build(config.model, config.adapter, config.seed, torch.device("cpu"))
+    build(config.model, config.adapter, config.seed, torch.device("cpu"), config.named_classes)
     if not (run / "split.json").exists():
         dealt = split(open_cases(config), config.sim.partition, config.sim.split, config.seed)
         check_names(dealt.sites)
         write_split(dealt, run / "split.json")
     choose_device(config.sim.device)
     sites = read_split(run / "split.json").sites
+    if unknown := sorted(config.prompt.by_site.keys() - sites.keys()):
+        raise ConfigError(
+            f"prompt.by_site has {', '.join(unknown)}, expected some of {', '.join(sites)}"
+        )
     check_data(run)
     return {name: len(parts["train"]) for name, parts in sites.items()}
 
@@ -135,6 +140,19 @@ def check_data(run: Path) -> None:
     logger.info("read and checked all cases")
 
 
+def structure_lines(run: Path) -> list[str]:
+    """Of volumes, the federated model's scores by structure."""
+    lines = []
+    for prompt, block in json.loads((run / "report.json").read_text())["prompts"].items():
+        found = block["rows"]["federated"].get("structures", {})
+        told = (
+            f"{name} {each['dice']:.2f} ({each['hd95']:.0f} mm)" for name, each in found.items()
+        )
+        if found:
+            lines.append(f"federated, {prompt}, Dice (HD95): {', '.join(told)}")
+    return lines
+
+
 def print_table(run: Path, console: Console) -> None:
     """The rows of the comparison on the terminal."""
     for prompt, rows in read_results(run).items():
@@ -144,6 +162,8 @@ def print_table(run: Path, console: Console) -> None:
         for name, values in rows.items():
             table.add_row(name, *(f"{values[key]:.3f}" for key in ("mean", "worst_site", "gap")))
         console.print(table)
+    for line in structure_lines(run):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

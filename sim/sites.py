@@ -8,11 +8,13 @@ from pathlib import Path
 from flwr.app import Context
 
 from client.hospital import Site
+from medsa_model.data import GENERATED
 from medsa_model.data.frames import Kept
 from medsa_model.data.sample import Case
 from medsa_model.data.split import read_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
+from sim.annotations import with_annotations
 from sim.config import SimulatedRun, load_simulation
 
 POOLED = "pooled"
@@ -23,7 +25,7 @@ RESERVED = {POOLED, "federated", "centralized"}
 def open_cases(config: SimulatedRun) -> list[Case]:
     """All cases of the run's data set; raises `ConfigError` when a root is needed and missing."""
     root = config.data.root
-    if root is None and config.data.kind != "synthetic":
+    if root is None and config.data.kind not in GENERATED:
         raise ConfigError("data.root is empty: say where the data set lies, data.root=PATH")
     return config.data.open(root or Path())
 
@@ -57,6 +59,10 @@ def open_sites(run: Path) -> dict[str, Site]:
         site: {part: [cases[name] for name in names] for part, names in named.items()}
         for site, named in split.sites.items()
     }
+    known = config.sim.annotations.draw(sorted(parts), len(config.data.classes), config.seed)
+    for site, named in parts.items():
+        if not all(known[site]):
+            named["train"] = [with_annotations(case, known[site]) for case in named["train"]]
     parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
     checkpoint, workers = config.model.checkpoint, config.sim.workers
     kept: Kept = {}  # shared, so that the pooled site holds no second copy of a frame

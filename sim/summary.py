@@ -2,17 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from medsa_model.logs import read_metrics
 
 
 class SiteScore(TypedDict):
-    """Mean scores of one model on one site's test cases."""
+    """Mean scores of one model on one site's test cases; `structures` has the same by name.
+
+    `hd95` (mm) and `nsd` are there for volumes, `structures` where there are several.
+    """
 
     dice: float
     iou: float
     cases: int
+    hd95: NotRequired[float]
+    nsd: NotRequired[float]
+    structures: NotRequired[dict[str, dict[str, float]]]
 
 
 Scores = dict[str, dict[str, SiteScore]]
@@ -24,12 +30,10 @@ def final_scores(folder: Path) -> Scores:
     scores: Scores = {}
     for event in read_metrics(folder):
         if event["event"] == "evaluate" and event["part"] == "test":
-            site_score = SiteScore(
-                dice=float(str(event["dice"])),
-                iou=float(str(event["iou"])),
-                cases=int(str(event["cases"])),
-            )
-            scores.setdefault(str(event["prompt"]), {})[str(event["site"])] = site_score
+            names = SiteScore.__annotations__
+            site_score = {name: event[name] for name in names if event.get(name) not in (None, {})}
+            by_site = scores.setdefault(str(event["prompt"]), {})
+            by_site[str(event["site"])] = SiteScore(**site_score)  # type: ignore[typeddict-item]
     return scores
 
 
@@ -66,12 +70,35 @@ def row(scores: Mapping[str, SiteScore], seconds: float) -> dict[str, object]:
         total = sum(per_site[site] * score["cases"] for site, score in scores.items())
         return {
             "mean": total / cases,
-            "worst_site": min(per_site.values()),
+            "worst_site": (max if name == "hd95" else min)(per_site.values()),
             "gap": max(per_site.values()) - min(per_site.values()),
             "per_site": per_site,
         }
 
-    return {"dice": metric("dice"), "iou": metric("iou"), "cases": cases, "seconds": seconds}
+    result = {"dice": metric("dice"), "iou": metric("iou"), "cases": cases, "seconds": seconds}
+    if all("hd95" in score and "nsd" in score for score in scores.values()):  # of volumes
+        result |= {name: metric(name) for name in ("hd95", "nsd")}
+        structures = by_structure(scores.values())
+        result["per_class"] = {name: values["dice"] for name, values in structures.items()}
+        result["structures"] = structures
+    return result
+
+
+def by_structure(scores: Iterable[SiteScore]) -> dict[str, dict[str, float]]:
+    """Means over all sites' cases by structure, and how many cases have it."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for score in scores:
+        for name, values in score.get("structures", {}).items():
+            found.setdefault(name, []).append(values)
+    result = {}
+    for name, each in found.items():
+        cases = sum(values["cases"] for values in each)
+        result[name] = {"cases": cases} | {
+            metric: sum(values[metric] * values["cases"] for values in each) / cases
+            for metric in ("dice", "iou", "hd95", "nsd")
+            if all(values.get(metric) is not None for values in each)
+        }
+    return result
 
 
 def local_row(models: Mapping[str, Scores], prompt: str) -> dict[str, SiteScore]:

@@ -89,8 +89,39 @@ def check_comparable(runs: Sequence[Path]) -> None:
 
 
 def tables(reports: Sequence[dict[str, Any]]) -> list[str]:
-    """A Markdown table for each kind of prompt."""
-    return [table(reports, prompt) for prompt in reports[0]["prompts"]]
+    """A Markdown table for each kind of prompt, and of volumes one by structure."""
+    found = []
+    for prompt in reports[0]["prompts"]:
+        found.append(table(reports, prompt))
+        if "structures" in reports[0]["prompts"][prompt]["rows"]["federated"]:
+            found.append(structures_table(reports, prompt))
+    return found
+
+
+def structures_table(reports: Sequence[dict[str, Any]], prompt: str) -> str:
+    """Dice of every row by structure, HD95 and NSD of the federated one; means over the runs."""
+    blocks = [report["prompts"][prompt]["rows"] for report in reports]
+    rows = [name for name in blocks[0] if all(name in block for block in blocks)]
+    lines = [
+        f"| {' | '.join(['structure', *rows, 'HD95 (mm), federated', 'NSD, federated'])} |",
+        "|---" * (len(rows) + 3) + "|",
+    ]
+
+    def mean(structure: str, row: str, metric: str) -> float:
+        return fmean(block[row]["structures"][structure][metric] for block in blocks)
+
+    everywhere = [
+        structure for structure in blocks[0]["federated"]["structures"]
+        if all(structure in block[row].get("structures", {}) for block in blocks for row in rows)
+    ]  # fmt: skip
+    for structure in everywhere:
+        cells = [f"{mean(structure, row, 'dice'):.3f}" for row in rows]
+        hd95, nsd = (mean(structure, "federated", metric) for metric in ("hd95", "nsd"))
+        lines.append(f"| {structure} | {' | '.join(cells)} | {hd95:.1f} | {nsd:.3f} |")
+    for metric, unit in (("hd95", " mm"), ("nsd", "")):
+        means = (f"{row} {fmean(b[row][metric]['mean'] for b in blocks):.3g}{unit}" for row in rows)
+        lines.append(f"\nmean {metric.upper()}: {', '.join(means)}")
+    return "\n".join(lines)
 
 
 def table(reports: Sequence[dict[str, Any]], prompt: str) -> str:

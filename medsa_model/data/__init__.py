@@ -9,12 +9,21 @@ from typing import Annotated
 
 from pydantic import Field
 
+from medsa_model.data.btcv import Btcv
 from medsa_model.data.folder import Folder
 from medsa_model.data.isic import Isic
 from medsa_model.data.ph2 import Ph2
+from medsa_model.data.phantom import Phantom
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
 
-DataSet = Annotated[Isic | Folder | Ph2 | Synthetic, Field(discriminator="kind")]
+DataSet = Annotated[Isic | Folder | Ph2 | Synthetic | Btcv | Phantom, Field(discriminator="kind")]
+VOLUMES = ("btcv", "phantom")
+"""The kinds whose samples have slices."""
+GENERATED = ("synthetic", "phantom")
+"""The kinds that read nothing from disk."""
 
-__all__ = ["Case", "DataSet", "Folder", "Isic", "Ph2", "Sample", "Synthetic"]
+__all__ = [
+    "GENERATED", "VOLUMES", "Btcv", "Case", "DataSet", "Folder", "Isic", "Ph2", "Phantom", "Sample",
+    "Synthetic",
+]  # fmt: skip

@@ -3,8 +3,9 @@
 Decoding and resizing are done once per case; frames are kept in memory as 8-bit images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,48 +13,60 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medsa_model.data.sample import Case
-from medsa_model.data.transforms import Framed, augment, to_frame
-from medsa_model.prompts import Prompt, PromptSection, Row, collate
+from medsa_model.data.sample import Case, Sample
+from medsa_model.data.transforms import Framed, augment
+from medsa_model.data.volume_frames import FramedVolume
+from medsa_model.prompts import Prompt, PromptSection, Row, choose, collate
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`image (B, 3, S, S) float32 in [0, 255]`; `mask (B * P, S, S) bool`; B * P prompts."""
+    """Images or volumes and what is asked about them.
+
+    `image (B, 3, S, S)` or `(B, 3, D, S, S) float32 in [0, 255]`; N prompts, each with its `mask
+    (N, S, S) bool`; `owner (N) int64`, the image of each, slices counted through (b * D + d);
+    `seed` of what is drawn while training, such as corrections.
+    """
 
     image: Tensor
     mask: Tensor
     prompt: Prompt
-    prompts_per_image: int
+    owner: Tensor
+    seed: tuple[int, ...] = ()
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory; PyTorch's loader calls this for a CUDA device."""
         image, mask = self.image.pin_memory(), self.mask.pin_memory()
-        return Batch(image, mask, self.prompt, self.prompts_per_image)
+        return Batch(image, mask, self.prompt, self.owner, self.seed)
 
 
-Kept = dict[tuple[str, int], Framed]
+Frame = TypeVar("Frame", Framed, FramedVolume)
+Kept = dict[tuple[str, int], Any]
 
 
-class Frames(Sequence[Framed]):
+class Frames(Sequence[Frame]):
     """The cases of one site in the model frame of `size` pixels, read at first use and kept.
 
-    `kept` may be shared by several: it holds frames by case and size.
+    `kept` may be shared by several: it holds frames by case and size. `frame` makes them.
     """
 
-    def __init__(self, cases: Sequence[Case], size: int, kept: Kept | None = None) -> None:
+    def __init__(
+        self, cases: Sequence[Case], size: int, frame: Callable[[Sample, int], Frame],
+        kept: Kept | None = None,
+    ) -> None:  # fmt: skip
         self.cases, self.size = cases, size
+        self.frame: Callable[[Sample, int], Frame] = frame
         self._kept = {} if kept is None else kept
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, number: int) -> Framed:  # type: ignore[override]
+    def __getitem__(self, number: int) -> Frame:  # type: ignore[override]
         case = self.cases[number]
         key = (case.case, self.size)
         if key not in self._kept:
-            self._kept[key] = to_frame(case.load(), self.size)
-        return self._kept[key]
+            self._kept[key] = self.frame(case.load(), self.size)
+        return self._kept[key]  # type: ignore[no-any-return]
 
 
 class TrainingBatches(Dataset[Batch]):
@@ -66,7 +79,7 @@ class TrainingBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        frames: Frames,
+        frames: Frames[Framed],
         kinds: Sequence[PromptSection],
         steps: int,
         batch_size: int,
@@ -90,6 +103,7 @@ class TrainingBatches(Dataset[Batch]):
         images: list[Tensor] = []
         masks: list[Tensor] = []
         rows: list[Row] = []
+        classes: list[int] = []
         for number in self.order[step]:
             frame = self.frames[int(number)]
             image, mask = frame.image, frame.mask
@@ -98,11 +112,16 @@ class TrainingBatches(Dataset[Batch]):
             images.append(image)
             present = mask.flatten(1).any(1).nonzero()[:, 0].tolist() or [0]
             for _ in range(self.prompts):
-                structure = mask[present[rng.integers(len(present))]]
-                masks.append(structure)
-                kind = self.kinds[int(rng.integers(len(self.kinds)))]
-                rows.append(kind.draw(structure.numpy(), rng))
-        return Batch(torch.stack(images).float(), torch.stack(masks), collate(rows), self.prompts)
+                channel = present[rng.integers(len(present))]
+                masks.append(mask[channel])
+                kind = choose(self.kinds, rng)
+                rows.append(kind.draw(mask[channel].numpy(), rng))
+                # an image may be empty because nobody annotated it: there no name is asked for
+                named = kind.by_class and bool(mask[channel].any())
+                classes.append(channel if named else -1)
+        owner = torch.arange(len(images)).repeat_interleave(self.prompts)
+        prompt, seed = collate(rows, classes), (*self.seed, 2, step)
+        return Batch(torch.stack(images).float(), torch.stack(masks), prompt, owner, seed)
 
 
 def endless_order(cases: int, first: int, count: int, seed: Sequence[int]) -> NDArray[np.int64]:

@@ -8,10 +8,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its structures, in the image's own pixels.
+    """One image or volume with its structures, in its own pixels or voxels.
 
-    `image (3, H, W) float32 in [0, 255]`; `mask (K, H, W) bool`, one channel for each structure
+    2D: `image (3, H, W) float32 in [0, 255]`; `mask (K, H, W) bool`, one channel for each structure
     that a prompt can ask for; `spacing_mm` (row, column) or `None` when the file does not say.
+
+    Volume: `image (3, D, H, W) float32 in [0, 255]`, grey and so three times the same memory
+    (`expand`); `mask (K, D, H, W) bool`; `spacing_mm` (slice, row, column). The frame is fixed,
+    whatever the file's: slices go from inferior to superior, rows from anterior to posterior,
+    columns from the patient's right to left, which are nibabel's axis codes S, P, L. The first
+    slice is the lowest, and a slice is seen as radiologists do, from the feet.
+
+    `labelled`: which channels of `mask` were annotated; of the others nothing is known, and their
+    mask is empty. `None`: all were.
     """
 
     image: Tensor
@@ -19,6 +28,7 @@ class Sample:
     case: str
     patient: str
     spacing_mm: tuple[float, ...] | None = None
+    labelled: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Case:
     `patient` groups cases that must stay on one side of a split. `site` is where the case comes
     from, `None` when the data set does not say. `part` is the official part ("train", "val",
     "test"), `None` when the layout has none. `load` raises `DataError` naming the case.
+    `volume`: whether samples have slices.
     """
 
     case: str
@@ -35,3 +46,4 @@ class Case:
     site: str | None
     part: str | None
     load: Callable[[], Sample]
+    volume: bool = False

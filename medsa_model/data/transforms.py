@@ -53,7 +53,7 @@ def to_frame(sample: Sample, size: int) -> Framed:
     image = torch.tensor(PADDING, dtype=torch.uint8)[:, None, None].repeat(1, size, size)
     image[:, : content[0], : content[1]] = resized[0].round().clamp(0, 255).byte()
     mask = torch.zeros(len(sample.mask), size, size, dtype=torch.bool)
-    mask[:, : content[0], : content[1]] = _resize_mask(sample.mask, content)
+    mask[:, : content[0], : content[1]] = resize_mask(sample.mask, content)
     return Framed(image, mask, content, (height, width))
 
 
@@ -84,7 +84,7 @@ def augment(image: Tensor, mask: Tensor, generator: np.random.Generator) -> tupl
     return turned(image), turned(mask)
 
 
-def _resize_mask(mask: Tensor, content: tuple[int, int]) -> Tensor:
+def resize_mask(mask: Tensor, content: tuple[int, int]) -> Tensor:
     """Nearest-pixel resize of `mask (K, H, W) bool`; no structure disappears."""
     # uint8 is resized as it is: nearest neighbour copies values and needs no arithmetic
     resized = F.interpolate(mask[None].byte(), content, mode="nearest-exact")[0].bool()

@@ -352,28 +352,35 @@ def test_a_message_without_a_proper_order_is_answered_with_an_error(site, kind, 
 def test_evaluate_answers_scores_by_prompt(site):
     config = configuration()
     found = metrics(ask(lambda _: site, "evaluate", order(config, part="test")))
-    names = {f"{prompt}/{name}" for prompt in ("click", "box") for name in ("dice", "iou", "cases")}
-    assert (
-        set(found) == {"num-examples", "empty"} | names
-    )  # means only, nothing about a single case
+    of = [f"{prompt}{name}" for prompt in ("click", "box")
+          for name in ("", *(f"/{structure}" for structure in config.data.classes))]  # fmt: skip
+    names = {f"{each}/{name}" for each in of for name in ("dice", "iou", "cases")}
+    assert set(found) == {"num-examples", "empty"} | names  # means alone
 
     model = built(config)
     load_adapter_state(model.model, model.initial)
     rows = evaluate(model.model, site.parts["test"], config.prompt.evaluate, config.seed).rows
     assert (found["num-examples"], found["empty"]) == (2, 0)
     for prompt in ("click", "box"):
-        dice = [row.dice for row in rows if row.prompt == prompt]
-        iou = [row.iou for row in rows if row.prompt == prompt]
-        assert found[f"{prompt}/dice"] == pytest.approx(sum(dice) / 2)
-        assert found[f"{prompt}/iou"] == pytest.approx(sum(iou) / 2)
-        assert found[f"{prompt}/cases"] == 2
+        mine = [row for row in rows if row.prompt == prompt]
+        assert len(mine) == 2 * len(config.data.classes)  # each structure in each of two cases
+        for name in ("dice", "iou"):
+            mean = sum(getattr(row, name) for row in mine) / len(mine)
+            assert found[f"{prompt}/{name}"] == pytest.approx(mean)
+            for number, structure in enumerate(config.data.classes):
+                values = [getattr(row, name) for row in mine if row.structure == number]
+                assert found[f"{prompt}/{structure}/{name}"] == pytest.approx(sum(values) / 2)
+        assert found[f"{prompt}/cases"] == found[f"{prompt}/{config.data.classes[0]}/cases"] == 2
         assert 0 < found[f"{prompt}/iou"] < found[f"{prompt}/dice"] < 1
 
 
 def test_evaluate_asks_with_the_prompts_of_the_run(site):
     config = configuration(prompt={"evaluate": [{"kind": "box"}]})
     found = metrics(ask(lambda _: site, "evaluate", order(config, part="val")))
-    assert set(found) == {"num-examples", "empty", "box/dice", "box/iou", "box/cases"}
+    assert {name for name in found if name.count("/") < 2} == {
+        "num-examples", "empty", "box/dice", "box/iou", "box/cases",
+    }  # fmt: skip
+    assert all(name.startswith("box/") for name in found if "/" in name)
     assert found["num-examples"] == found["box/cases"] == 1
 
 

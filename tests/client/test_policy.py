@@ -145,7 +145,7 @@ def test_the_most_images_are_steps_times_those_of_a_step(images, allowed):
         else:
             refused = refusal(check_training, config, limits, 10, 0)
             assert refused.reason == Reason.OVER_LIMIT
-            assert "50 images in a round (25 steps of 2), limit 49" in str(refused)
+            assert "50 images or slices in a round (25 steps), limit 49" in str(refused)
 
 
 @pytest.mark.parametrize("part", ["train", "other", ""])

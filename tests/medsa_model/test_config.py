@@ -7,6 +7,7 @@ import pytest
 from medsa_model.adapters import Msa
 from medsa_model.config import RunConfig, load_run, validate
 from medsa_model.errors import ConfigError
+from medsa_model.prompts import ByClass, Clicks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -178,7 +179,7 @@ def test_a_key_of_no_kind_lists_the_keys_there_are():
 def test_keys_of_another_kind_inside_a_list():
     text = problem(minimal(prompt={"evaluate": [{"kind": "click", "number": 3}]}))
     assert "prompt.evaluate.0.number" in text
-    assert "not a key of kind click (it has no keys); number belongs to clicks" in text
+    assert "not a key of kind click (its keys: weight, followed); number belongs to cl" in text
 
 
 def test_changing_a_kind_over_the_keys_of_another():
@@ -271,3 +272,76 @@ def test_no_prompt_is_enough_for_one_structure(data):
     )
     assert config.prompt.evaluate[0].kind == "none"
     assert RunConfig.model_validate_json(config.for_sites()) == config
+
+
+def test_a_site_may_prompt_in_its_own_way():
+    clicks, names = {"kind": "clicks", "number": 2}, {"kind": "class", "weight": 3}
+    content = minimal(prompt={"train": [{"kind": "box"}], "by_site": {"site_b": [clicks, names]}})
+    config = validate(RunConfig, content, [], "f")
+    assert [kind.name for kind in config.prompt.train_at("site_a")] == ["box"]
+    assert config.prompt.train_at("site_b") == (Clicks(number=2), ByClass(weight=3))
+    assert RunConfig.model_validate_json(config.for_sites()) == config
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [
+        ({}, 0),
+        ({"train": [{"kind": "click"}, {"kind": "class"}]}, 3),
+        ({"evaluate": [{"kind": "class"}]}, 3),
+        ({"by_site": {"site_a": [{"kind": "class"}]}}, 3),
+        ({"by_site": {"site_a": [{"kind": "click"}]}}, 0),
+    ],
+)
+def test_names_are_learnt_as_soon_as_anybody_asks_by_them(prompt, count):
+    assert validate(RunConfig, minimal(prompt=prompt), [], "f").named_classes == count
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([], r"prompt\.by_site\.site_b"),
+        ([{"kind": "none"}], r"prompt\.by_site\.site_b has kind none, but an image has 3 struct"),
+        ([{"kind": "box", "overlap": 7}], r"prompt\.by_site\.site_b\.0\.overlap"),
+        ([{"kind": "bax"}], r"prompt\.by_site\.site_b\.0\.kind .*'bax'"),
+        ([{"kind": "click", "number": 2}], r"not a key of kind click .*; number belongs to clicks"),
+    ],
+)
+def test_a_sites_own_prompts_are_checked_as_all_others(kinds, expected):
+    content = minimal(prompt={"by_site": {"site_b": kinds}})
+    with pytest.raises(ConfigError, match=expected):
+        validate(RunConfig, content, [], "f")
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", ".inf", ".nan"])
+def test_a_weight_is_a_number_above_0(weight):
+    text = problem(minimal(), f"prompt.train=[{{kind: class, weight: {weight}}}]")
+    assert "prompt.train.0.weight" in text
+
+
+def test_prompts_that_are_followed_are_scored_beside_those_on_every_slice():
+    both = [{"kind": "click"}, {"kind": "click", "followed": True}]
+    phantom = {"data": {"kind": "phantom"}, "prompt": {"evaluate": both}}
+    config = validate(RunConfig, minimal(**phantom), [], "f")
+    assert [kind.name for kind in config.prompt.evaluate] == ["click", "click followed"]
+
+
+def test_prompts_are_followed_in_volumes_and_in_evaluation_alone():
+    followed = [{"kind": "box", "followed": True}]
+    text = problem(minimal(prompt={"evaluate": followed}))
+    assert "data.kind synthetic has images without slices; expected btcv or phantom" in text
+    text = problem(minimal(data={"kind": "phantom"}, prompt={"train": followed}))
+    assert "take followed out of prompt.train and prompt.by_site" in text
+
+
+def test_attention_across_depth_needs_slices():
+    text = problem(minimal(adapter={"kind": "msa", "depth": True}))
+    assert "adapter.depth is true, but data.kind synthetic has images without slices" in text
+    assert "expected btcv or phantom, or adapter.depth false" in text
+    content = minimal(data={"kind": "phantom"}, adapter={"kind": "msa", "depth": True})
+    assert validate(RunConfig, content, [], "f").adapter == Msa(depth=True)
+
+
+@pytest.mark.parametrize("corrections", [-1, 17])
+def test_corrections_are_few(corrections):
+    assert "prompt.corrections" in problem(minimal(prompt={"corrections": corrections}))

@@ -2,21 +2,25 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsa_model.prompts import (
     Box,
+    ByClass,
     Click,
     Clicks,
     NoPrompt,
     box_iou,
+    choose,
     collate,
+    corrected,
     corrective_click,
     tight_box,
 )
 
-KINDS = [Click(), Clicks(number=3), Box(), Box(overlap=0.5), NoPrompt()]
+KINDS = [Click(), Clicks(number=3), Box(), Box(overlap=0.5), NoPrompt(), ByClass()]
 
 
 def random_mask(seed: int) -> np.ndarray:
@@ -80,3 +84,76 @@ def test_collate_pads_and_marks_missing_boxes():
     assert prompt.labels.tolist() == [[1], [-1]]
     assert prompt.boxes is not None and prompt.boxes[0].isnan().all()
     assert collate([([(1.0, 2.0)], [1], None)]).boxes is None
+
+
+def test_names_travel_beside_the_rows():
+    rows = [([], [], None), ([(1.0, 2.0)], [1], None)]
+    prompt = collate(rows, [3, -1])
+    assert prompt.classes is not None and prompt.classes.tolist() == [3, -1]
+    assert prompt.classes.dtype == torch.int64
+    moved = prompt.to("cpu")
+    assert moved.classes is not None and moved.classes.tolist() == [3, -1]
+    assert collate(rows, [0, -1]).classes is not None  # the first name is a name
+    assert collate(rows, [-1, -1]).classes is None and collate(rows).classes is None
+
+
+def test_a_name_is_asked_without_a_drawing():
+    assert ByClass().draw(random_mask(1), np.random.default_rng(0)) == ([], [], None)
+    assert ByClass().by_class and not any(kind.by_class for kind in KINDS[:-1])
+
+
+@pytest.mark.parametrize("kind", [Click(), Clicks(number=2), Box(overlap=0.5)])
+def test_a_followed_prompt_has_a_name_of_its_own(kind):
+    followed = kind.model_copy(update={"followed": True})
+    assert followed.name == f"{kind.name} followed" and not kind.followed
+    assert not ByClass().followed and not NoPrompt().followed
+
+
+def test_equal_weights_draw_as_if_there_were_none():
+    """The stream of runs without weights is not changed by any weight that is the same for all."""
+    kinds = [Click(weight=2), Box(weight=2), NoPrompt(weight=2)]
+    drawn = [choose(kinds, rng) for rng in [np.random.default_rng(4)] for _ in range(40)]
+    rng = np.random.default_rng(4)
+    assert drawn == [kinds[int(rng.integers(3))] for _ in range(40)]
+
+
+def test_kinds_are_drawn_by_their_weights():
+    kinds = [Click(weight=1), Box(weight=6), ByClass(weight=3)]
+    rng = np.random.default_rng(0)
+    drawn = [choose(kinds, rng) for _ in range(4000)]
+    shares = [drawn.count(kind) / 4000 for kind in kinds]
+    assert shares == pytest.approx([0.1, 0.6, 0.3], abs=0.03)
+
+
+def test_every_row_gets_a_click_on_its_larger_error():
+    mask = np.zeros((7, 10, 10), bool)
+    mask[:, :5] = True
+    mask[4] = False
+    answers = np.zeros_like(mask)
+    answers[1] = True  # too much
+    answers[2] = mask[2]  # right
+    answers[4, 3] = True  # of an empty mask
+    answers[5, 1:10] = True  # 10 missed, 50 too many
+    rows = [([(1.0, 2.0)], [1], None)] * 6 + [([], [], None)]
+    prompt = collate(rows, [-1] * 6 + [0])  # the last asks by name
+    after = corrected(prompt, mask, answers, np.random.default_rng(0))
+    assert after.points.shape == (7, 2, 2)
+    assert torch.equal(after.points[:, :1], prompt.points)
+    assert torch.equal(after.labels[:, :1], prompt.labels)
+    assert after.labels[:, 1].tolist() == [1, 0, -1, 1, -1, 0, -1]
+    y = after.points[:, 1, 1]
+    assert y[0] < 5 and y[3] < 5 and y[1] >= 5 and y[5] >= 5
+    assert not after.points[[2, 4, 6], 1].any()
+    assert after.classes is prompt.classes and after.boxes is None
+
+
+def test_corrections_keep_boxes_and_are_a_function_of_the_generator():
+    mask = random_mask(2)[None]
+    prompt = collate([([], [], tight_box(mask[0]))])
+    one, again, other = (
+        corrected(prompt, mask, ~mask, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert prompt.boxes is not None and one.boxes is prompt.boxes
+    assert torch.equal(one.points, again.points) and not torch.equal(one.points, other.points)
+    twice = corrected(one, mask, np.zeros_like(mask), np.random.default_rng(3))
+    assert twice.labels.tolist() == [[0, 1]]

@@ -7,9 +7,11 @@ import torch
 from medsa_model.adapters import Full, Msa
 from medsa_model.adapters.freeze import trained_parameters
 from medsa_model.data.frames import Frames, TrainingBatches
+from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
+from medsa_model.data.transforms import to_frame
 from medsa_model.losses import Loss
-from medsa_model.prompts import Box, Click
+from medsa_model.prompts import Box, ByClass, Click
 from medsa_model.state import adapter_state, load_adapter_state
 from medsa_model.train import Train, batch_loss, fit
 
@@ -19,7 +21,7 @@ KINDS = (Click(), Box(overlap=0.75))
 @pytest.fixture(scope="module")
 def frames() -> Frames:
     cases = Synthetic(sites=1, cases_per_site=6).open()
-    return Frames(cases, 48)
+    return Frames(cases, 48, to_frame)
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def model(tiny):
 def run(model, frames, seed=(0, 1, 0), steps=3, **more):
     # float32 whatever the processor: with bfloat16 nothing could be compared with plain loops
     train = Train(steps=steps, batch_size=2, rate=1e-2, precision="float32")
-    return fit(model, frames, KINDS, Loss().build(), train, steps, 0.0, seed, **more)
+    batches = TrainingBatches(frames, KINDS, steps, 2, train.prompts_per_image, True, seed)
+    return fit(model, batches, Loss().build(), train, 0.0, **more)
 
 
 def test_the_same_seed_trains_the_same_state_bit_for_bit(model, frames):
@@ -125,3 +128,29 @@ def test_the_order_of_cases_goes_on_from_round_to_round(frames):
     assert len({tuple(passed) for passed in used.reshape(4, 6)}) > 1
     other = TrainingBatches(frames, KINDS, 2, 2, 1, True, (3, 2, 0)).order
     assert not np.array_equal(other, rounds[0])
+
+
+def test_a_name_is_asked_of_images_that_show_it_alone():
+    """Of an empty image nobody says whether the structure is absent or was not annotated."""
+    mask = torch.zeros(3, 48, 48, dtype=torch.bool)
+    mask[2, 10:30, 10:30] = True
+    shown, empty = (Sample(torch.zeros(3, 48, 48), m, "c", "c") for m in (mask, mask & False))
+    cases = [Case(name, name, None, None, lambda sample=sample: sample)
+             for name, sample in (("shown", shown), ("empty", empty))]  # fmt: skip
+    batches = TrainingBatches(Frames(cases, 48, to_frame), (ByClass(),), 1, 2, 2, False, (0, 1, 0))
+    batch = batches[0]
+    first = int(batches.order[0][0])  # 0 when the image that shows the structure comes first
+    expected = [2, 2, -1, -1] if first == 0 else [-1, -1, 2, 2]
+    assert batch.prompt.classes is not None and batch.prompt.classes.tolist() == expected
+
+
+def test_a_batch_draws_how_often_it_is_corrected(model, frames, monkeypatch):
+    """From never to as often as allowed: evaluation asks both ways."""
+    calls: list[int] = []
+    monkeypatch.setattr("medsa_model.train.corrected", lambda prompt, *_: calls.append(1) or prompt)
+    times = []
+    for batch in (TrainingBatches(frames, KINDS, 12, 2, 1, True, (0, 1, 0))[n] for n in range(12)):
+        calls.clear()
+        batch_loss(model, batch, Loss().build(), torch.device("cpu"), corrections=2)
+        times.append(len(calls))
+    assert set(times) == {0, 1, 2}

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from medsa_model.errors import FederationError, ManifestError
 from medsa_model.state import Manifest
 from server.exchange import Answer, exchange
-from server.strategy import LONGEST_REASON, Scores, accept, clean, introduce, read_scores
+from server.strategy import LONGEST_REASON, Score, Scores, accept, clean, introduce, read_scores
 from sim.grid import InProcessGrid
 
 MANIFEST = Manifest({"w": (2,)}, "0" * 64, 48)
@@ -194,7 +194,7 @@ SCORES = {"empty": 0, "click/dice": 0.5, "click/iou": 0.4, "click/cases": 3.0}
 
 def test_scores_are_read_by_prompt():
     answer = answering(metrics=MetricRecord({"num-examples": 3, **SCORES}))
-    assert read_scores(answer, ["click", "box"], 3) == Scores({"click": (0.5, 0.4, 3)}, 0)
+    assert read_scores(answer, ["click", "box"], (), 3) == Scores({"click": Score(0.5, 0.4, 3)}, 0)
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_scores_are_read_by_prompt():
 )  # fmt: skip
 def test_impossible_scores_are_refused(spoilt):
     answer = answering(metrics=MetricRecord({**SCORES, **spoilt}))
-    with pytest.raises(ManifestError, match="prompt click has Dice, IoU and cases"):
-        read_scores(answer, ["click"], 3)
+    with pytest.raises(ManifestError, match="click has Dice, IoU, cases"):
+        read_scores(answer, ["click"], (), 3)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,49 @@ def test_impossible_scores_are_refused(spoilt):
 )
 def test_an_answer_without_a_number_of_empty_cases_is_refused(metrics):
     with pytest.raises(ManifestError, match="empty cases"):
-        read_scores(answering(metrics=MetricRecord(metrics)), ["click"], 3)
+        read_scores(answering(metrics=MetricRecord(metrics)), ["click"], (), 3)
 
 
 def test_an_answer_without_metrics_is_refused():
     with pytest.raises(ManifestError, match="empty cases"):
-        read_scores(answering(), ["click"], 3)
+        read_scores(answering(), ["click"], (), 3)
+
+
+STRUCTURE = {f"click/liver/{name}": value for name, value in (
+    ("dice", 0.7), ("iou", 0.6), ("cases", 2), ("hd95", 4.5), ("nsd", 0.8))}  # fmt: skip
+
+
+def test_scores_of_structures_are_read_by_their_names():
+    answer = answering(metrics=MetricRecord({**SCORES, **STRUCTURE}))
+    scores = read_scores(answer, ["click"], ["liver", "aorta"], 3)
+    assert scores.by_structure == {"click": {"liver": Score(0.7, 0.6, 2, 4.5, 0.8)}}
+    assert read_scores(answer, ["click"], (), 3).by_structure == {}
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"hd95": -1.0}, {"hd95": math.inf}, {"nsd": 1.5}, {"cases": 4}, {"dice": None}]
+)
+def test_impossible_scores_of_a_structure_are_refused(spoilt):
+    changed = STRUCTURE | {f"click/liver/{name}": value for name, value in spoilt.items()}
+    known = {name: value for name, value in changed.items() if value is not None}
+    with pytest.raises(ManifestError, match="click/liver has Dice"):
+        read_scores(answering(metrics=MetricRecord({**SCORES, **known})), ["click"], ["liver"], 3)
+
+
+def counted(**counts: object) -> Answer:
+    """An update of a run that asks for structures by their names."""
+    given = {f"cases/{name}": count for name, count in counts.items()}
+    return answering(arrays=arrays(1.0, 2.0), metrics=MetricRecord({**metrics(3), **given}))
+
+
+def test_the_cases_of_each_structure_come_with_an_update():
+    update = accept(counted(liver=3, aorta=0), MANIFEST, 9, ("liver", "aorta"))
+    assert update.rows == {"class_embedding.weight": [3, 0]}
+
+
+@pytest.mark.parametrize(
+    "counts", [{"liver": 3}, {"liver": 3, "aorta": 10}, {"liver": 3, "aorta": 0.5}]
+)
+def test_impossible_numbers_of_cases_are_refused(counts):
+    with pytest.raises(ManifestError, match="the number of cases with a structure is"):
+        accept(counted(**counts), MANIFEST, 9, ("liver", "aorta"))

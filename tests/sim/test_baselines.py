@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from medsa_model.data.phantom import Phantom
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
-from medsa_model.prompts import Box, Click
+from medsa_model.evaluate_volumes import Volume
+from medsa_model.prompts import Box, ByClass, Click
 from sim.baselines import ellipse_in_box, evaluate_baseline, otsu, otsu_threshold
 
 
@@ -55,10 +57,10 @@ def test_a_click_is_no_box():
 
 def test_scores_cover_the_prompts_that_the_baseline_can_use():
     cases = Synthetic(sites=1, cases_per_site=2, size=64).open()
-    ellipse = evaluate_baseline(ellipse_in_box, cases, (Click(), Box()), 48, 0)
+    ellipse = evaluate_baseline(ellipse_in_box, cases, (Click(), Box()), 48, 0, Volume())
     assert set(ellipse.summary()) == {"box"}
     assert ellipse.summary()["box"]["dice"] > 0.4
-    assert set(evaluate_baseline(otsu, cases, (Click(), Box()), 48, 0).summary()) == {
+    assert set(evaluate_baseline(otsu, cases, (Click(), Box()), 48, 0, Volume()).summary()) == {
         "click",
         "box",
     }
@@ -70,5 +72,13 @@ def test_padding_does_not_move_the_threshold():
     mask[0, 20:40, 30:60] = True
     image[:, mask[0]] = 200.0  # both lighter than the padding's 104
     case = Case("c", "c", "a", None, lambda: Sample(image, mask, "c", "c"))
-    scores = evaluate_baseline(otsu, [case], (Box(),), 80, 0).summary()
+    scores = evaluate_baseline(otsu, [case], (Box(),), 80, 0, Volume()).summary()
     assert scores["box"]["dice"] > 0.95
+
+
+def test_a_volume_is_answered_slice_by_slice_with_the_prompts_that_a_model_gets():
+    cases = Phantom(sites=1, cases_per_site=1, size=48, slices=8, classes=("liver", "aorta")).open()
+    found = evaluate_baseline(ellipse_in_box, cases, (Box(), Click(), ByClass()), 48, 0, Volume())
+    assert {row.prompt for row in found.rows} == {"box"}
+    assert [row.structure for row in found.rows] == [0, 1]
+    assert all(row.dice > 0.5 and row.hd95 is not None for row in found.rows)

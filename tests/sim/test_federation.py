@@ -1,5 +1,6 @@
 """The whole way on a small federation: equalities that must hold whatever the numbers are."""
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from safetensors.torch import load_file
 
 from medsa_model.build import build
 from medsa_model.checkpoint import latest_round
-from medsa_model.data.frames import Frames
+from medsa_model.data.frames import Frames, TrainingBatches
 from medsa_model.data.split import read_split, write_split
+from medsa_model.data.transforms import to_frame
 from medsa_model.errors import MedsaError
 from medsa_model.logs import read_metrics
 from medsa_model.state import adapter_state, load_adapter_state
@@ -66,14 +68,14 @@ def test_one_site_federated_equals_plain_training_bit_for_bit(tmp_path):
 
     built = build(config.model, config.adapter, config.seed, torch.device("cpu"))
     load_adapter_state(built.model, built.initial)
-    frames = Frames(open_sites(run)["site_a"].parts["train"], 32)
-    import zlib
-
+    frames = Frames(open_sites(run)["site_a"].parts["train"], 32, to_frame)
+    train = config.train
     for round_ in range(config.rounds):
-        fit(
-            built.model, frames, config.prompt.train, config.loss.build(), config.train, 2,
-            round_ / config.rounds, (config.seed, zlib.crc32(b"site_a"), round_),
+        batches = TrainingBatches(
+            frames, config.prompt.train, 2, train.batch_size, train.prompts_per_image,
+            train.augment, (config.seed, zlib.crc32(b"site_a"), round_),
         )  # fmt: skip
+        fit(built.model, batches, config.loss.build(), train, round_ / config.rounds)
     assert same(final(run), adapter_state(built.model))
 
 
@@ -246,7 +248,8 @@ def test_site_names_that_cannot_be_folders_are_refused(name):
 def test_the_pooled_site_shares_the_frames_of_the_sites(tmp_path):
     run = federation(configuration(rounds=0), tmp_path / "run")
     sites = open_sites(run)
-    first = sites["site_a"].frames(32)[0]
+    config = configuration()
+    first = sites["site_a"].batches(config, 0).frames[0]
     case = sites["site_a"].parts["train"][0].case
     names = [each.case for each in sites[POOLED].parts["train"]]
-    assert sites[POOLED].frames(32)[names.index(case)] is first
+    assert sites[POOLED].batches(config, 0).frames[names.index(case)] is first

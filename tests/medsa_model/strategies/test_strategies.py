@@ -99,3 +99,60 @@ def test_fedexp_is_fedavg_when_sites_agree():
     updates = [Update(state(2.0, 1.0), 1), Update(state(2.0, 1.0), 9)]
     following, _ = FedExP().aggregate(state(0.0, 0.0), updates, {})
     assert following["w"].tolist() == [2.0, 1.0]
+
+
+def named(rows: list[list[float]], examples: int, trained: list[int] | None) -> Update:
+    """The update of a site whose `trained[k]` cases showed structure k."""
+    values = {"w": torch.tensor([1.0 * examples]), "names": torch.tensor(rows)}
+    return Update(values, examples, {} if trained is None else {"names": trained})
+
+
+SITES = [
+    named([[1.0, 2.0], [10.0, 10.0], [0.0, 4.0]], 2, [1, 0, 0]),
+    named([[9.0, 6.0], [20.0, 40.0], [5.0, 9.0]], 8, [3, 5, 0]),
+]
+
+
+def test_a_row_is_weighted_by_the_cases_that_trained_it_by_hand():
+    mean = weighted_mean(SITES, "examples")
+    assert mean["names"].dtype == torch.float32
+    torch.testing.assert_close(mean["names"][0], torch.tensor([7.0, 5.0]))  # 1 : 3
+    assert mean["names"][1].tolist() == [20.0, 40.0]  # the second site alone
+    torch.testing.assert_close(mean["names"][2], torch.tensor([4.0, 8.0]))  # nobody: 2 : 8
+    assert mean["w"].tolist() == pytest.approx([(2 * 2 + 8 * 8) / 10])
+
+
+def test_with_uniform_weights_a_row_is_the_mean_of_those_who_trained_it():
+    mean = weighted_mean(SITES, "uniform")
+    torch.testing.assert_close(mean["names"][0], torch.tensor([5.0, 4.0]))
+    assert mean["names"][1].tolist() == [20.0, 40.0]
+    torch.testing.assert_close(mean["names"][2], torch.tensor([2.5, 6.5]))
+
+
+def test_a_site_that_counts_nothing_has_trained_no_row():
+    silent = named([[0.0, 0.0]] * 3, 4, None)
+    mean = weighted_mean([silent, SITES[1]], "examples")
+    assert mean["names"][:2].tolist() == [[9.0, 6.0], [20.0, 40.0]]
+    torch.testing.assert_close(mean["names"][2], torch.tensor([5.0, 9.0]) * 8 / 12)
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.kind)
+def test_every_strategy_takes_a_row_from_those_who_trained_it(strategy):
+    current = {"w": torch.zeros(1), "names": torch.zeros(3, 2)}
+    following, _ = strategy.aggregate(current, SITES, {})
+    assert following["names"].shape == (3, 2) and following["names"].isfinite().all()
+    without = [Update(update.state, update.examples) for update in SITES]
+    alone = [without[1], without[1]]  # as if the second site were everybody
+    if strategy.kind != "fedexp":  # whose step has one length for all tensors
+        expected, _ = strategy.aggregate(current, alone, {})
+        torch.testing.assert_close(following["names"][1], expected["names"][1])
+    else:
+        ratio = following["names"][1] / torch.tensor([20.0, 40.0])
+        assert ratio[0] == pytest.approx(ratio[1].item()) and ratio[0] >= 1
+
+
+@pytest.mark.parametrize("strategy", [FedAvg(), FedProx(), FedExP()], ids=lambda s: s.kind)
+def test_one_site_with_names_is_the_identity_bit_for_bit(strategy):
+    update = named(torch.randn(3, 2).tolist(), 7, [2, 0, 7])
+    following, _ = strategy.aggregate({n: v * 0 for n, v in update.state.items()}, [update], {})
+    assert torch.equal(following["names"], update.state["names"])
