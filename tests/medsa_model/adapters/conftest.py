@@ -1,6 +1,7 @@
 """What the adapter tests share: volumes, their prompts, and weights as after training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from medsa_model.adapters.freeze import trained_parameters
 from medsa_model.prompts import Prompt, collate
+from medsa_model.sam import ARCHITECTURES, MedSam, build_sam
 
 
 @pytest.fixture
@@ -25,6 +27,18 @@ def volumes() -> Callable[..., Tensor]:
 def clicks() -> Callable[[int], Prompt]:
     """`clicks(count)`: as many prompts, no two alike."""
     return lambda count: collate([([(5.0 + 4 * n, 40.0 - 3 * n)], [1], None) for n in range(count)])
+
+
+@pytest.fixture
+def begun_vit_b() -> MedSam:
+    """vit_b with its first three blocks, random weights: windows of 14, which do not divide the 16
+    patches of a frame of 256 pixels, and a block that attends everywhere."""
+    model = MedSam(build_sam(replace(ARCHITECTURES["vit_b"], depth=3), 256), False).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.02, generator=generator)
+    return model
 
 
 @pytest.fixture

@@ -160,12 +160,13 @@ def test_step_zero_is_sam_on_each_slice_bit_for_bit(weights, section, volumes, c
 
 
 @torch.no_grad()
-def test_step_zero_of_vit_b_with_its_padded_windows(volumes, clicks):
-    model = load_base("vit_b", 256, None, "random", 0).model
+def test_step_zero_of_vit_b_with_its_padded_windows(volumes, clicks, begun_vit_b):
+    model = begun_vit_b  # up to rounding: sums of positions are made in another order
     image = volumes(1, 2, 256)
     before = model(image[0].transpose(0, 1), clicks(2))
     Msa(ratio=1 / 16, depth=True, condition="hyper").inject(model, 0)
-    assert torch.equal(model(image, clicks(2))[0].transpose(0, 1), before)
+    found = model(image, clicks(2))[0].transpose(0, 1)
+    torch.testing.assert_close(found, before, rtol=1e-5, atol=1e-8)
 
 
 @torch.no_grad()

@@ -29,12 +29,13 @@ def test_step_zero_equals_the_base_bit_for_bit(section, tiny):
 
 
 @torch.no_grad()
-def test_step_zero_equals_vit_b_with_its_padded_windows():
-    model = load_base("vit_b", 256, None, "random", 0).model
+def test_step_zero_equals_vit_b_with_its_padded_windows(begun_vit_b):
+    model = begun_vit_b  # up to rounding: sums of positions are made in another order
     prompt = collate([([(100.0, 50.0)], [1], None)])
     before = model(images(1, 256), prompt)
     Msa(ratio=1 / 16).inject(model, 0)
-    assert torch.equal(model(images(1, 256), prompt), before)
+    found = model(images(1, 256), prompt)
+    torch.testing.assert_close(found, before, rtol=1e-5, atol=1e-8)
 
 
 def test_a_trained_adapter_changes_the_answer(tiny):
