@@ -136,8 +136,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     everything = evaluate_site(site, config, state, part)
     evaluation = everything.with_at_least(least)
     # again, now that those without a structure are known: they are in no mean
-    few = any(scores["cases"] < least for scores in evaluation.summary().values())
-    if few or (everything.rows and not evaluation.rows):
+    if everything.rows and not evaluation.rows:
         raise too_few
     scored = len({row.case for row in evaluation.rows})
     metrics: dict[str, float | int] = {"num-examples": scored, "empty": evaluation.empty}
@@ -146,7 +145,6 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     classes = config.data.classes
     for prompt, by_structure in evaluation.by_structure().items() if len(classes) > 1 else ():
         for structure, scores in by_structure.items():
-            if scores["cases"] >= least:
-                key = f"{prompt}/{classes[structure]}"
-                metrics |= {f"{key}/{name}": value for name, value in scores.items()}
+            key = f"{prompt}/{classes[structure]}"
+            metrics |= {f"{key}/{name}": value for name, value in scores.items()}
     return RecordDict({"metrics": to_metrics(metrics)})

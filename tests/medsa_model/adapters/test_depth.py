@@ -161,7 +161,7 @@ def test_step_zero_is_sam_on_each_slice_bit_for_bit(weights, section, volumes, c
 
 @torch.no_grad()
 def test_step_zero_of_vit_b_with_its_padded_windows(volumes, clicks, begun_vit_b):
-    model = begun_vit_b  # up to rounding: sums of positions are made in another order
+    model = begun_vit_b  # other weights: up to rounding
     image = volumes(1, 2, 256)
     before = model(image[0].transpose(0, 1), clicks(2))
     Msa(ratio=1 / 16, depth=True, condition="hyper").inject(model, 0)
@@ -310,3 +310,12 @@ def test_depth_adapters_exist_only_when_asked_for(tiny):
     Msa().inject(tiny.model, 0)
     assert sum(p.numel() for p in trained_parameters(tiny.model).values()) == 158_688
     assert not [name for name in trained_parameters(tiny.model) if "depth" in name]
+
+
+@torch.no_grad()
+def test_step_zero_of_vit_b_as_it_is_begun_bit_for_bit(volumes, clicks):
+    model = load_base("vit_b", 256, None, "random", 0).model
+    image = volumes(1, 2, 256)
+    before = model(image[0].transpose(0, 1), clicks(2))
+    Msa(ratio=1 / 16, depth=True, condition="hyper").inject(model, 0)
+    assert torch.equal(model(image, clicks(2))[0].transpose(0, 1), before)

@@ -30,7 +30,7 @@ def test_step_zero_equals_the_base_bit_for_bit(section, tiny):
 
 @torch.no_grad()
 def test_step_zero_equals_vit_b_with_its_padded_windows(begun_vit_b):
-    model = begun_vit_b  # up to rounding: sums of positions are made in another order
+    model = begun_vit_b  # other weights: up to rounding
     prompt = collate([([(100.0, 50.0)], [1], None)])
     before = model(images(1, 256), prompt)
     Msa(ratio=1 / 16).inject(model, 0)
@@ -160,3 +160,12 @@ def test_the_share_of_trained_parameters(backbone, size, section, percent):
     section.inject(model, 0)
     trained = sum(p.numel() for p in trained_parameters(model).values())
     assert 100 * trained / sum(p.numel() for p in model.parameters()) <= percent
+
+
+@torch.no_grad()
+def test_step_zero_equals_vit_b_as_it_is_begun_bit_for_bit():
+    model = load_base("vit_b", 256, None, "random", 0).model
+    prompt = collate([([(100.0, 50.0)], [1], None)])
+    before = model(images(1, 256), prompt)
+    Msa(ratio=1 / 16).inject(model, 0)
+    assert torch.equal(model(images(1, 256), prompt), before)
