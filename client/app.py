@@ -10,6 +10,7 @@ from collections.abc import Callable
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.charged import charge, to_receipt
 from client.counted import count_evaluation, count_training
 from client.hospital import Site, cases_by_structure, evaluate_site, train_site
 from client.policy import (
@@ -20,10 +21,13 @@ from client.policy import (
     check_training,
     read_run,
 )
+from client.privacy import require_privacy
 from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.errors import ManifestError, MedsaError
 from medsa_model.logs import logger
+from medsa_model.privacy.ledger import read_ledger
+from medsa_model.privacy.section import rounded, rounded_up
 from medsa_model.records import Shapes, size_in_bytes, to_arrays, to_metrics, to_state
 from medsa_model.refusals import Reason, Refused
 from medsa_model.state import AdapterState, check_state
@@ -37,7 +41,7 @@ def make_app(open_site: Callable[[Context], Site]) -> ClientApp:
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: _introduce(open_site(context)))
+        return _answer(message, lambda: _introduce(open_site(context), message.content))
 
     @app.query("farewell")
     def farewell(message: Message, context: Context) -> Message:
@@ -70,10 +74,16 @@ def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
     return Message(Error(Reason.FAILED, f"{kind} (details in the site's log)"), reply_to=message)
 
 
-def _introduce(site: Site) -> RecordDict:
+def _introduce(site: Site, content: RecordDict) -> RecordDict:
     facts = ConfigRecord({"site": site.name, "version": __version__})
-    counts = to_metrics({part: len(cases) for part, cases in site.parts.items()})
-    return RecordDict({"site": facts, "cases": counts})
+    counts = {part: len(cases) for part, cases in site.parts.items()}
+    asked = content.config_records.get("config", ConfigRecord())
+    if bool(asked.get("private")) or site.limits.epsilon is not None:
+        counts = {part: rounded_up(cases) for part, cases in counts.items()}
+    told = RecordDict({"site": facts, "cases": to_metrics(counts)})
+    if site.ledger and (entries := read_ledger(site.ledger)):
+        told["ledger"] = to_receipt(entries)
+    return told
 
 
 def _unpack_run(site: Site, content: RecordDict) -> RunConfig:
@@ -81,6 +91,7 @@ def _unpack_run(site: Site, content: RecordDict) -> RunConfig:
     order = content.config_records["config"]
     config = read_run(str(order["run"]), str(order["version"]))
     check_run(config, site.limits, site.classes)
+    require_privacy(config, site.limits)
     return config
 
 
@@ -108,19 +119,24 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     check_training(config, site.limits, len(cases), round_, any(case.volume for case in cases))
     state, shapes = _unpack_state(site, content, config)
     count_training(site.counted, config, round_)
+    records = charge(site, config, round_) if config.privacy else {}
     result = train_site(site, config, state, round_)
-    metrics = {
+    metrics: dict[str, float | int] = {
         "num-examples": result.examples,
         "images": result.images,
-        "loss": result.loss,
         "seconds": result.seconds,
         "memory": result.memory,
     }
+    if result.loss is not None:
+        metrics["loss"] = result.loss
     if config.prompt.by_class:
         by_class = any(kind.by_class for kind in config.prompt.train_at(site.name))
         counts = cases_by_structure(site, config) if by_class else [0] * len(config.data.classes)
+        if config.privacy:
+            counts = [rounded_up(count) for count in counts]
         metrics |= {f"cases/{n}": c for n, c in zip(config.data.classes, counts, strict=True)}
-    return RecordDict({"arrays": to_arrays(result.state, shapes), "metrics": to_metrics(metrics)})
+    arrays = to_arrays(result.state, shapes)
+    return RecordDict({"arrays": arrays, "metrics": to_metrics(metrics), **records})
 
 
 def _evaluate(site: Site, content: RecordDict) -> RecordDict:
@@ -147,4 +163,6 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         for structure, scores in by_structure.items():
             key = f"{prompt}/{classes[structure]}"
             metrics |= {f"{key}/{name}": value for name, value in scores.items()}
+    if config.privacy:
+        metrics = {name: rounded(value) for name, value in metrics.items()}
     return RecordDict({"metrics": to_metrics(metrics)})

@@ -2,6 +2,7 @@
 
 python client/run.py --config kit/site.yaml --check
 python client/run.py --config kit/site.yaml
+python client/run.py ledger --config kit/site.yaml
 python client/run.py keygen --out kit
 """
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from client.config import SiteConfig, load_site
 from client.join import join
+from client.ledger import show_ledger
 from client.preflight import preflight
 from medsa_model.errors import MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
@@ -27,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if words[:1] == ["keygen"]:
             return keygen(words[1:])
+        if words[:1] == ["ledger"]:
+            return ledger(words[1:])
         return take_part(words)
     except MedsaError as error:
         print(f"client/run.py: {error}", file=sys.stderr)
@@ -40,7 +44,8 @@ def take_part(words: list[str]) -> int:
     """Join, or with `--check` say whether this site could."""
     parser = argparse.ArgumentParser(
         prog="client/run.py", description="Take part in a federation, from one hospital.",
-        epilog="client/run.py keygen --out FOLDER makes a key pair of your own",
+        epilog="client/run.py ledger --config SITE.yaml shows what differentially private training "
+        "has cost the patients; client/run.py keygen --out FOLDER makes a key pair of your own",
     )  # fmt: skip
     parser.add_argument("--config", type=Path, required=True, help="site YAML")
     parser.add_argument("--check", action="store_true", help="look for problems and end")
@@ -76,6 +81,19 @@ def check(config: SiteConfig, console: Console) -> int:
         table.add_row("ok" if finding.good else "NO", finding.what, finding.text)
     console.print(table)
     return 0 if good else 1
+
+
+def ledger(words: list[str]) -> int:
+    """Print the privacy ledger; nothing is changed."""
+    parser = argparse.ArgumentParser(
+        prog="client/run.py ledger", description="What training has cost the patients so far.",
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, required=True, help="site YAML")
+    parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
+    options = parser.parse_intermixed_args(words)
+    config = load_site(options.config, options.override)
+    show_ledger(config.ledger_file, config.limits.epsilon, Console(markup=False, emoji=False))
+    return 0
 
 
 def keygen(words: list[str]) -> int:

@@ -50,6 +50,9 @@ class Limits(Section):
     """Most images or slices of a round: steps times those of a step."""
     megabytes: float | None = Field(None, gt=0)
     """Largest adapter state, in 10^6 bytes."""
+    epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Most epsilon of the ledger, over all runs; set, the site also refuses every run without
+    differential privacy. It can only tighten what a run asks for."""
     least_training_cases: int = Field(1, ge=1)
     """Fewest training cases to take part with."""
     least_evaluated_cases: int = Field(1, ge=1)
@@ -73,6 +76,9 @@ class SiteConfig(Section):
     """This site's private key; readable by nobody else."""
     state: Path = Path("state")
     """Folder for the split, the log and what must survive a restart. One process at a time."""
+    ledger: Path | None = None
+    """File of the privacy ledger; empty: ledger.jsonl in `state`. Site YAMLs over the same patients
+    have to name the same file, or a patient pays twice without anybody counting."""
     data: DataSet
     """The site's images: layout, root, and the structures by the names that the run uses."""
     origin: str | None = None
@@ -97,6 +103,11 @@ class SiteConfig(Section):
         """The YAML that this was read from, for messages."""
         return self._file
 
+    @property
+    def ledger_file(self) -> Path:
+        """Where the privacy ledger is."""
+        return self.ledger or self.state / "ledger.jsonl"
+
 
 def load_site(path: Path, overrides: Sequence[str] = ()) -> SiteConfig:
     """Read a site YAML; its paths become absolute and lose their `..`. Raises `ConfigError`."""
@@ -110,6 +121,8 @@ def load_site(path: Path, overrides: Sequence[str] = ()) -> SiteConfig:
         return whole.parent.resolve() / whole.name  # a link keeps its name: weights are known by it
 
     changes: dict[str, object] = {"key": place(config.key), "state": place(config.state)}
+    if config.ledger:
+        changes["ledger"] = place(config.ledger)
     if config.checkpoint:
         changes["checkpoint"] = place(config.checkpoint)
     if config.coordinator.ca:

@@ -15,10 +15,13 @@ from medsa_model.data.frames import Frames, Kept, TrainingBatches
 from medsa_model.data.sample import Case
 from medsa_model.data.transforms import to_frame
 from medsa_model.data.volume_batches import VolumeBatches
-from medsa_model.data.volume_frames import to_volume_frame
+from medsa_model.data.volume_frames import FramedVolume, to_volume_frame
 from medsa_model.errors import DataError
 from medsa_model.evaluate import Evaluation, evaluate
 from medsa_model.evaluate_volumes import predict_volume
+from medsa_model.privacy.accounting import NoisySteps
+from medsa_model.privacy.fit import fit_privately
+from medsa_model.privacy.patients import patients_of
 from medsa_model.state import AdapterState, load_adapter_state
 from medsa_model.train import FitResult, fit
 
@@ -28,9 +31,11 @@ class Site:
     """Opened once per process. `parts` are the cases of "train", "val" and "test".
 
     `checkpoint` is the site's own copy of the backbone's weights, `None` for the embedded one.
-    `workers` are processes that prepare batches. Training frames are kept in memory, in `kept`.
+    `workers` are processes that prepare batches. Training frames are kept in memory, in `kept`,
+    and what `cases_by_structure` has counted in them, in `counts`.
     `classes` are the names of the structures in its masks, `None` when they are the run's own.
     `counted` is the file of `client/counted.py`; `None`, as in a simulation, counts nothing.
+    `ledger` is that of differential privacy, without which the site takes part in no such run.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Site:
     classes: Sequence[str] | None = None
     limits: Limits = field(default_factory=Limits)
     counted: Path | None = None
+    ledger: Path | None = None
+    counts: tuple[int, ...] | None = field(default=None, init=False, repr=False)
 
     def built(self, config: RunConfig) -> Built:
         """The adapted model of this run on this site's device."""
@@ -55,10 +62,11 @@ class Site:
         distance = config.volume.slice_distance
         if self.kept_for not in (None, (size, distance)):
             self.kept.clear()  # frames of an earlier run with other settings
+            self.counts = None
         self.kept_for = (size, distance)
         if not cases:
             raise DataError(f"site {self.name}: there is no training case")
-        kinds, steps = config.prompt.train_at(self.name), train.steps_for(len(cases))
+        kinds, steps = config.prompt.train_at(self.name), config.steps_for(len(cases))
         seed = (config.seed, zlib.crc32(self.name.encode()), round_)
         if cases[0].volume:
             cut = partial(to_volume_frame, slice_distance=distance)
@@ -73,9 +81,27 @@ class Site:
 
 
 def train_site(site: Site, config: RunConfig, state: AdapterState, round_: int) -> FitResult:
-    """Train from the global `state` in round `round_` (0 is the first)."""
+    """Train from the global `state` in round `round_` (0 is the first).
+
+    The noisy steps of differential privacy must have been charged.
+    """
     built = site.built(config)
     load_adapter_state(built.model, state)
+    if config.privacy:
+        planned = planned_steps(config)
+        return fit_privately(
+            built.model,
+            site.batches(config, round_),
+            patients_of(site.parts["train"]),
+            config.loss.build(),
+            config.train,
+            config.privacy,
+            planned.noise_multiplier,
+            planned.steps,
+            round_ / config.rounds,
+            config.strategy.proximal,
+            config.prompt.corrections,
+        )
     return fit(
         built.model,
         site.batches(config, round_),
@@ -88,12 +114,27 @@ def train_site(site: Site, config: RunConfig, state: AdapterState, round_: int) 
     )
 
 
+def planned_steps(config: RunConfig) -> NoisySteps:
+    """The noisy steps of a round, the same at every site; of a run with differential privacy."""
+    assert config.privacy is not None
+    steps = config.steps_for(1)
+    noise = config.privacy.noise(config.rounds * steps)
+    return NoisySteps(noise, config.privacy.sampling_rate, steps)
+
+
 def cases_by_structure(site: Site, config: RunConfig) -> list[int]:
-    """How many training cases show each structure of the run, as far as they are annotated."""
-    frames = site.batches(config, 0).frames
-    shown = [frame.mask.flatten(1).any(1) for frame in (frames[n] for n in range(len(frames)))]
-    counts: list[int] = torch.stack(shown).sum(0).tolist()
-    return counts
+    """How many training cases show each structure of the run, as far as they are annotated.
+
+    Counted once for the settings that decide how frames look: `site.parts` must not have changed.
+    """
+    frames = site.batches(config, 0).frames  # forgets counts that are of other settings
+    if site.counts is None:
+        shown = [
+            frame.shown.any(1) if isinstance(frame, FramedVolume) else frame.mask.flatten(1).any(1)
+            for frame in frames
+        ]
+        site.counts = tuple(torch.stack(shown).sum(0).tolist())
+    return list(site.counts)
 
 
 def evaluate_site(site: Site, config: RunConfig, state: AdapterState, part: str) -> Evaluation:

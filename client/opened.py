@@ -37,6 +37,7 @@ def open_site(config: SiteConfig) -> Site:
         classes=config.data.classes,
         limits=config.limits,
         counted=config.state / "counted.json",
+        ledger=config.ledger_file,
     )
 
 

@@ -87,11 +87,10 @@ def check_training(
             Reason.TOO_FEW_CASES,
             f"fewer training cases than its limit {limits.least_training_cases}",
         )
-    steps = config.train.steps_for(cases)
+    steps = config.steps_for(cases)
     if limits.steps is not None and steps > limits.steps:
         raise Refused(Reason.OVER_LIMIT, f"{steps} steps in a round, limit {limits.steps}")
-    slices = config.volume.slices if volumes else 1
-    images = steps * config.train.batch_size * slices
+    images = config.images_for(cases, volumes)
     if limits.images is not None and images > limits.images:
         raise Refused(
             Reason.OVER_LIMIT,

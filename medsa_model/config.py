@@ -4,6 +4,7 @@ Loaded once at the edge, frozen, passed as arguments. Every problem of a file is
 """
 
 import hashlib
+import math
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from medsa_model.data import VOLUMES, DataSet
 from medsa_model.errors import ConfigError
 from medsa_model.evaluate_volumes import Volume
 from medsa_model.losses import Loss
+from medsa_model.privacy.section import Privacy
 from medsa_model.prompts import Box, Click, NoPrompt, PromptKind
 from medsa_model.section import Section
-from medsa_model.strategies import FedAvg, Strategy
+from medsa_model.strategies import FedAvg, PrivateFedAvg, Strategy
 from medsa_model.train import Train
 
 T = typing.TypeVar("T", bound=Section)
@@ -87,6 +89,8 @@ class RunConfig(Section):
     train: Train = Train(steps=25)
     loss: Loss = Loss()
     strategy: Strategy = FedAvg()
+    privacy: Privacy | None = None
+    """Differential privacy for the patients of every site; empty: none."""
     evaluate: Evaluate = Evaluate()
     volume: Volume = Volume()
 
@@ -94,6 +98,46 @@ class RunConfig(Section):
     def named_classes(self) -> int:
         """Structures that prompts ask for by their names: 0 when none does."""
         return len(self.data.classes) if self.prompt.by_class else 0
+
+    def steps_for(self, cases: int) -> int:
+        """Optimiser steps in a round for a site with `cases` training cases.
+
+        With differential privacy `train.epochs` counts expected uses of a patient: the number of
+        steps then tells nothing about that of patients.
+        """
+        if self.privacy and self.train.epochs:
+            return max(1, round(self.train.epochs / self.privacy.sampling_rate))
+        return self.train.steps_for(cases)
+
+    def images_for(self, cases: int, volumes: bool) -> int:
+        """Images or slices in a round for a site with `cases` training cases."""
+        slices = self.volume.slices if volumes else 1
+        at_once: float = self.train.batch_size
+        if self.privacy:
+            at_once = self.privacy.sampling_rate * cases * self.privacy.views
+        return math.ceil(self.steps_for(cases) * at_once * slices)
+
+    @model_validator(mode="after")
+    def _hooks_need_images(self) -> typing.Self:
+        if self.privacy and self.privacy.method == "hooks" and self.data.kind in VOLUMES:
+            raise ValueError(
+                f"privacy.method is hooks, but data.kind {self.data.kind} has volumes, which "
+                "differ in their number of prompts; expected loop or auto"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_is_enough(self) -> typing.Self:
+        if self.privacy and self.rounds and self.privacy.epsilon:
+            try:
+                self.privacy.noise(self.rounds * self.steps_for(1))
+            except ValueError as error:
+                raise ValueError(
+                    f"privacy: {error}; expected fewer steps or more epsilon"
+                ) from error
+        if isinstance(self.strategy, PrivateFedAvg):
+            self.strategy.prepared(self.rounds)
+        return self
 
     @model_validator(mode="after")
     def _follows_volumes(self) -> typing.Self:

@@ -7,7 +7,9 @@
     ├── DataError              an image, a mask or a folder is not what the layout promises
     ├── CheckpointError        a weights file or a run directory is damaged or does not fit
     ├── ManifestError          an adapter state does not fit the model it is loaded into
+    ├── PrivacyError           training would not keep to its differential privacy
     ├── FederationError        a round cannot be completed (no quorum, no usable update)
+    ├── LedgerError            a site's privacy ledger is damaged or cannot be used
     ├── ConnectionProblem      the coordinator cannot be reached, or one side refuses the other
     └── Refused                a site does not do what it was asked for (`refusals.py`)
 
@@ -35,8 +37,16 @@ class ManifestError(MedsaError):
     """An adapter state has other names, shapes or dtypes than the model expects."""
 
 
+class PrivacyError(MedsaError):
+    """What differential privacy rests on does not hold; nothing was sent."""
+
+
 class FederationError(MedsaError):
     """A round could not be completed."""
+
+
+class LedgerError(MedsaError):
+    """A privacy ledger is damaged, cut, or cannot be read or written; it is never replaced."""
 
 
 class ConnectionProblem(MedsaError):

@@ -25,7 +25,8 @@ class Volume(Section):
     """Neighbouring slices that are encoded together, in training and in evaluation: what attention
     across depth sees, and what memory has to hold."""
     overlap: int = Field(2, ge=0)
-    """Slices that two neighbouring chunks share in evaluation, where their features are blended."""
+    """Slices that two neighbouring chunks share in evaluation, where their features are blended.
+    Only an adapter across depth (`adapter.depth`) needs it; without one nothing is shared."""
     slice_distance: float | None = Field(None, ge=0.1, allow_inf_nan=False)
     """Distance in mm to which slices are resampled; empty: the volume's own."""
 
@@ -110,7 +111,7 @@ def ask(
     decode: Decode,
 ) -> Tensor:  # fmt: skip
     """Logits (D, S, S) of one structure with one kind of prompt."""
-    planes = framed.mask[structure]
+    planes = framed.mask(structure)
     depth = len(planes)
     if kind.everywhere:
         rows = [kind.draw(plane.numpy(), generator) for plane in planes]
@@ -118,7 +119,7 @@ def ask(
     if kind.followed:
         return follow(kind, planes, generator, decode)
     logits = torch.full(planes.shape, NOTHING)
-    shown = planes.flatten(1).any(1).nonzero()[:, 0].tolist()
+    shown = framed.shown[structure].nonzero()[:, 0].tolist()
     rows = [kind.draw(planes[place].numpy(), generator) for place in shown]
     logits[shown] = decode(shown, rows, -1)
     return logits

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -68,6 +69,27 @@ def collate(rows: Sequence[Row], classes: Sequence[int] = ()) -> Prompt:
             boxes[number] = torch.tensor(box)
     named = torch.tensor(classes) if max(classes, default=-1) >= 0 else None
     return Prompt(points, labels, None if bool(boxes.isnan().all()) else boxes, named)
+
+
+def widened(prompt: Prompt, kinds: Sequence["PromptSection"]) -> Prompt:
+    """`prompt` padded to the shape that prompts of `kinds` have together.
+
+    SAM's decoder sees padding. In a batch without it the answer for one image would depend on the
+    kinds of the others; with it, on `kinds` alone.
+    """
+    everything = np.ones((2, 2), bool)
+    rows = [kind.draw(everything, np.random.default_rng(0)) for kind in kinds]
+    widest = collate(rows, [0 if kind.by_class else -1 for kind in kinds])
+    count, more = len(prompt), widest.points.shape[1] - prompt.points.shape[1]
+    boxes, classes = prompt.boxes, prompt.classes
+    if boxes is None and widest.boxes is not None:
+        boxes = torch.full((count, 4), torch.nan)
+    if classes is None and widest.classes is not None:
+        classes = torch.full((count,), -1)
+    return Prompt(
+        F.pad(prompt.points, (0, 0, 0, more)), F.pad(prompt.labels, (0, more), value=PADDING),
+        boxes, classes,
+    )  # fmt: skip
 
 
 class PromptSection(Protocol):

@@ -22,6 +22,9 @@ class Reason(IntEnum):
     OVER_LIMIT = 1007
     TOO_FEW_CASES = 1008
     BUNDLE = 1009
+    EPSILON = 1010
+    LEDGER = 1011
+    NO_PRIVACY = 1012
 
 
 SENTENCES = {
@@ -35,6 +38,9 @@ SENTENCES = {
     Reason.OVER_LIMIT: "the run asks for more than the site allows",
     Reason.TOO_FEW_CASES: "the site has too few cases",
     Reason.BUNDLE: "the run's bundle is not what this site executes",
+    Reason.EPSILON: "the site's patients have lost as much as is allowed",
+    Reason.LEDGER: "the site's privacy ledger cannot be used",
+    Reason.NO_PRIVACY: "the site takes part under differential privacy alone",
 }
 
 

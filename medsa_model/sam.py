@@ -171,7 +171,7 @@ class MedSam(nn.Module):
         have the volume as dimension 0. The answer does not depend on it.
         """
         decoder, count = self.sam.mask_decoder, len(prompt)
-        sparse, dense = self.embed_prompt(prompt)
+        sparse, dense = self.embed_prompt(prompt, rows)
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([tokens.expand(count, -1, -1), sparse], dim=1)
         source = embedding + dense
@@ -217,11 +217,11 @@ class MedSam(nn.Module):
         size = (self.image_size, self.image_size)
         return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
 
-    def embed_prompt(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    def embed_prompt(self, prompt: Prompt, rows: int = 1) -> tuple[Tensor, Tensor]:
         """Sparse (B, T, C) and dense (B, C, S/p, S/p) embeddings, as SAM's prompt encoder.
 
         Unlike the packaged method, the images of a batch may differ in kind of prompt: a missing
-        point or box becomes SAM's own "not a point" token.
+        point or box becomes SAM's own "not a point" token. `rows` as in `decode`.
         """
         encoder = self.sam.prompt_encoder
         points, labels = prompt.points, prompt.labels
@@ -241,19 +241,20 @@ class MedSam(nn.Module):
         kinds = torch.cat([embedding.weight for embedding in embeddings])
         sparse = torch.where((labels == PADDING)[..., None], 0.0, position) + kinds[labels + 1]
         if prompt.classes is not None:
-            sparse = torch.cat([sparse, self._named(prompt.classes)[:, None]], 1)
+            sparse = torch.cat([sparse, self._named(prompt.classes, rows)[:, None]], 1)
         if self.rasterised_prompts:
             return sparse, encoder.mask_downscaling(self.rasterise(prompt))
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return sparse, dense.expand(count, -1, *encoder.image_embedding_size)
 
-    def _named(self, classes: Tensor) -> Tensor:
+    def _named(self, classes: Tensor, rows: int) -> Tensor:
         """Embeddings (B, C) of structures by number; of -1, SAM's "not a point" token."""
         if self.class_embedding is None:
             raise ValueError("a structure is asked for by name, but the model has learnt no names")
         known = (classes >= 0)[:, None]
         nothing = self.sam.prompt_encoder.not_a_point_embed.weight
-        return torch.where(known, self.class_embedding(classes.clamp(min=0)), nothing)
+        by_volume = self.class_embedding(classes.clamp(min=0).unflatten(0, (-1, rows)))
+        return torch.where(known, by_volume.flatten(0, 1), nothing)
 
     def rasterise(self, prompt: Prompt) -> Tensor:
         """Draw clicks and boxes as a mask input (B, 1, 4S/p, 4S/p).

@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,10 +34,12 @@ class Train(Section):
     """Images a step."""
     prompts_per_image: int = Field(2, ge=1, le=256)
     """Prompts drawn for every image of a step; the image is encoded once."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or plain gradient descent, whose steps keep the size of the noise of `privacy`."""
     rate: float = Field(2e-3, gt=0, allow_inf_nan=False)
-    """Learning rate of AdamW in the first round; falls to a twentieth as a cosine over the run."""
+    """Learning rate in the first round; falls to a twentieth as a cosine over the run."""
     weight_decay: float = Field(0.01, ge=0)
-    """Weight decay of AdamW."""
+    """Weight decay, which AdamW keeps apart from the gradient."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient of a step."""
     augment: bool = True
@@ -63,13 +67,14 @@ class FitResult:
 
     `examples` is the number of training cases, `images` how many the steps saw (a case counts
     every time), `loss` the mean over the steps, `seconds` the time, `memory` the most bytes in use
-    so far (`device.peak_memory`).
+    so far (`device.peak_memory`). Under differential privacy nothing but the state tells of single
+    patients: see `privacy.fit`; there is no `loss`.
     """
 
     state: AdapterState
     examples: int
     images: int
-    loss: float
+    loss: float | None
     seconds: float
     memory: int
 
@@ -96,12 +101,7 @@ def fit(
     device = model.sam.device
     parameters = list(trained_parameters(model).values())
     start = [p.detach().clone() for p in parameters] if proximal else []
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=train.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))),
-        weight_decay=train.weight_decay,
-        fused=device.type == "cuda",
-    )
+    optimizer = make_optimizer(train, parameters, progress)
     loader = DataLoader(
         batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
     )
@@ -111,10 +111,7 @@ def fit(
             value = batch_loss(model, batch, loss, device, corrections)
         value.backward()
         if proximal:
-            with torch.no_grad():
-                for parameter, origin in zip(parameters, start, strict=True):
-                    if parameter.grad is not None:
-                        parameter.grad.add_(parameter - origin, alpha=proximal)
+            pull(parameters, start, proximal)
         nn.utils.clip_grad_norm_(parameters, train.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -131,11 +128,41 @@ def fit(
     )
 
 
+def make_optimizer(
+    train: Train, parameters: Sequence[nn.Parameter], progress: float
+) -> torch.optim.Optimizer:
+    """A new optimizer; `progress` in [0, 1) is the share of the run that lies behind."""
+    rate = train.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+    fused = parameters[0].device.type == "cuda"
+    make = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.SGD
+    return make(parameters, lr=rate, weight_decay=train.weight_decay, fused=fused)
+
+
+@torch.no_grad()
+def pull(parameters: Sequence[nn.Parameter], start: Sequence[Tensor], proximal: float) -> None:
+    """Add the gradient of FedProx' proximal term, a pull towards `start`."""
+    for parameter, origin in zip(parameters, start, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter - origin, alpha=proximal)
+
+
 def batch_loss(
-    model: MedSam, batch: Batch, loss: nn.Module, device: torch.device, corrections: int = 0
+    model: MedSam,
+    batch: Batch,
+    loss: nn.Module,
+    device: torch.device,
+    corrections: int = 0,
+    patients: int | None = None,
 ) -> Tensor:
-    """Mean loss of a batch, at the decoder's resolution with softly resized targets."""
+    """Mean loss of a batch, at the decoder's resolution with softly resized targets.
+
+    A batch of `patients`, each with as many images and prompts as any other, one after the other,
+    is computed with the patient as dimension 0 of every trained layer. The loss is the same.
+    """
     image = batch.image.to(device, non_blocking=True)
+    rows = len(batch.owner) // patients if patients else 1
+    if patients and image.dim() == 4:
+        image = image.unflatten(0, (patients, -1)).transpose(1, 2)
     if image.dim() == 4:
         embedding = model.encode(image)
     else:
@@ -148,7 +175,7 @@ def batch_loss(
             answer = model.to_frame(model.decode(embedding, prompt.to(device))[0])[:, 0] > 0
         rng = np.random.default_rng((*batch.seed, number))
         prompt = corrected(prompt, batch.mask.numpy(), answer.cpu().numpy(), rng)
-    logits, _ = model.decode(embedding, prompt.to(device))
+    logits, _ = model.decode(embedding, prompt.to(device), rows)
     mask = batch.mask.to(device, non_blocking=True)[:, None].float()
     target = F.interpolate(mask, logits.shape[-2:], mode="bilinear", antialias=True)
     value: Tensor = loss(logits.float(), target)

@@ -2,12 +2,14 @@
 
 Attention across depth needs all slices of a volume in memory. A long volume is cut into chunks that
 overlap, and where they do their embeddings are blended: the nearer a slice is to the middle of a
-chunk, the more that chunk counts. So no seam shows where one chunk ends.
+chunk, the more that chunk counts. So no seam shows where one chunk ends. Without attention across
+depth there is nothing to blend, and every slice is encoded once.
 """
 
 import torch
 from torch import Tensor
 
+from medsa_model.adapters.encoder import AdaptedBlock
 from medsa_model.sam import MedSam
 
 
@@ -28,15 +30,29 @@ def chunks(depth: int, size: int, overlap: int) -> list[range]:
     return [range(start, start + size) for start in starts]
 
 
+def sees_other_slices(model: MedSam) -> bool:
+    """Whether the embedding of a slice depends on the other slices of its volume.
+
+    That is so where a block of the encoder has an adapter across depth. `sees_volumes` does not say
+    it: such a block is told how many slices a volume has, and may still treat them one by one.
+    """
+    blocks = model.sam.image_encoder.modules()
+    return any(isinstance(b, AdaptedBlock) and b.depth_adapter is not None for b in blocks)
+
+
 @torch.no_grad()
 def encode_in_chunks(model: MedSam, image: Tensor, size: int, overlap: int) -> Tensor:
     """Embedding (D, C, S/p, S/p) of one volume `image (3, D, S, S) float32 in [0, 255]`.
 
     The device of the model holds one chunk; the answer is on that of `image`. Equal to
-    `encode_volume` when `size` is D or more.
+    `encode_volume` when `size` is D or more. Slices that do not see each other are cut without an
+    overlap, and the last chunk may be short: blending their equal embeddings would give the same
+    up to rounding, in the last bits of the precision in use (float32 or bfloat16).
     """
     depth = image.shape[1]
     parts = chunks(depth, size, overlap)
+    if not sees_other_slices(model):
+        parts = [range(depth)[first : first + size] for first in range(0, depth, size)]
     weights = _weights(parts, depth).to(image.device)
     blended = None
     for part, weight in zip(parts, weights, strict=True):

@@ -1,7 +1,8 @@
 """The Flower ServerApp: the round loop, on one page.
 
 Everything that a run is lies in its directory: after an interruption the same call goes on from
-the last complete round and ends with the same result.
+the last complete round and ends with the same result, or with differential privacy with other
+noise.
 """
 
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from flwr.app import Context, MessageType, RecordDict
+from flwr.app import ConfigRecord, Context, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from medsa_model.build import Built, build
@@ -25,12 +26,14 @@ from medsa_model.checkpoint import (
 )
 from medsa_model.config import RunConfig
 from medsa_model.errors import FederationError, ManifestError
-from medsa_model.logs import append_metrics, logger
+from medsa_model.logs import append_metrics, logger, read_metrics
 from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState
-from medsa_model.strategies import Update
+from medsa_model.strategies import PrivateFedAvg, Update
+from server.cost import read_cost
 from server.exchange import Unanswered, exchange
 from server.flower_private import connected
+from server.receipts import remember
 from server.strategy import Node, accept, clean, introduce, order, read_scores
 
 LOOK = 0.2  # seconds between two looks at who is connected
@@ -59,6 +62,8 @@ class Rules:
     farewell: bool = False
     sites: Sequence[str] = ()
     """Names of all sites; of those that never came nothing else would tell."""
+    receipts: str | None = None
+    """File of what is remembered of the sites' privacy ledgers, also by later runs."""
 
 
 @dataclass
@@ -69,6 +74,8 @@ class Roster:
     asked: dict[int, str] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     """Nodes that did not answer the last time; they are asked again, but not waited for long."""
+    private: bool = False
+    receipts: Path | None = None
 
 
 def make_app(
@@ -115,7 +122,14 @@ def federate(
         save_round(run, current, built.manifest, sections)
     else:
         current = load_round(run, done, built.manifest)
-    roster = Roster()
+    receipts = Path(rules.receipts) if rules.receipts else None
+    roster = Roster(private=config.privacy is not None, receipts=receipts)
+    strategy = config.strategy
+    if isinstance(strategy, PrivateFedAvg):
+        strategy = strategy.prepared(config.rounds)
+        sites = len(train_on or rules.sites) or rules.nodes
+        size = sum(tensor.numel() for tensor in current.state.values())
+        logger.warning("%s", strategy.warning(config.rounds, sites, size))
     while current.number < config.rounds:
         started = time.monotonic()
         updates = train_round(grid, config, run, built, roster, current, rules, train_on)
@@ -123,7 +137,12 @@ def federate(
         facts: dict[str, object] = {"sites": sorted(updates)}
         if updates:
             ordered = [updates[site] for site in sorted(updates)]
-            state, memory = config.strategy.aggregate(current.state, ordered, current.memory)
+            state, memory = strategy.aggregate(current.state, ordered, current.memory)
+            if isinstance(strategy, PrivateFedAvg):
+                # before anybody sees the state: after a crash the round has noise once more
+                noisy = 1 + sum(e["event"] == "site_privacy" for e in read_metrics(run))
+                append_metrics(run, "site_privacy", round=number, delta=strategy.delta,
+                               epsilon=strategy.spent(noisy), accountant="rdp")  # fmt: skip
             check_aggregate({**state, **memory}, number, updates)
         else:
             state, memory = current.state, current.memory
@@ -167,7 +186,9 @@ def present(grid: Grid, roster: Roster, rules: Rules, wanted: Sequence[str] | No
     roster.asked |= {i: nodes[i].activated for i in unknown}
     patience = NEWCOMER_SECONDS if new else SILENT_SECONDS
     timeout = rules.timeout if first else min(rules.timeout, patience)
-    known, silent = introduce(grid, unknown, timeout) if unknown else ([], set())
+    known, silent = list[Node](), set[int]()
+    if unknown:
+        known, silent = introduce(grid, unknown, timeout, roster.private, roster.receipts)
     roster.silent = (roster.silent - unknown.keys()) | silent
     for node in known:
         before = roster.nodes.get(node.site)
@@ -201,7 +222,7 @@ def train_round(
             append_metrics(run, "repeated", round=current.number + 1, sites=sorted(updates))
         if missing:
             ask_to_train(grid, config, run, built, missing, current, rules, unanswered, updates,
-                         refused)  # fmt: skip
+                         refused, roster.receipts)  # fmt: skip
         if len(updates) >= max(rules.quorum, 1):
             return updates
     number = current.number + 1
@@ -221,6 +242,7 @@ def train_round(
 def ask_to_train(
     grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node], current: Round,
     rules: Rules, unanswered: Unanswered, updates: dict[str, Update], refused: set[str],
+    receipts: Path | None,
 ) -> None:  # fmt: skip
     """One exchange of a training round: fills `updates` and `refused` by site."""
     content = order(config, built.manifest, current.state, round=str(current.number))
@@ -234,7 +256,12 @@ def ask_to_train(
                            needed, unanswered, lifetime):  # fmt: skip
         silent.discard(answer.site)
         try:
-            updates[answer.site] = accept(answer, built.manifest, cases[answer.site], names)
+            private = config.privacy is not None
+            update = accept(answer, built.manifest, cases[answer.site], names, private)
+            if private and receipts:
+                records = answer.message.content.config_records
+                remember(receipts, answer.site, records.get("ledger", ConfigRecord()))
+            updates[answer.site] = update
         except ManifestError as error:
             if answer.message.has_error() and answer.message.error.code > Reason.FAILED:
                 refused.add(answer.site)
@@ -243,8 +270,11 @@ def ask_to_train(
             append_metrics(run, "rejected", round=number, site=answer.site, reason=reason)
             continue
         metrics = answer.message.content.metric_records["metrics"]
+        if private:
+            cost = read_cost(answer.message.content.config_records["privacy"])
+            append_metrics(run, "privacy", round=number, site=answer.site, **cost.model_dump())
         append_metrics(
-            run, "train", round=number, site=answer.site, loss=metrics["loss"],
+            run, "train", round=number, site=answer.site, loss=metrics.get("loss"),
             examples=metrics["num-examples"], images=metrics["images"],
             seconds=metrics["seconds"], memory=metrics["memory"],
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,

@@ -97,6 +97,7 @@ def execute(
         timeout=federation.round_seconds, repeats=federation.repeats,
         skip=federation.short_round == "skip", farewell=farewell,
         sites=tuple(sorted(site.name for site in federation.sites)),
+        receipts=str(federation.folder / "receipts.json"),
     )  # fmt: skip
     content = bundle({"run": config.name, "sha256": config.sha256})
     for restart in range(RESTARTS + 1):

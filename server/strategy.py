@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -15,7 +16,9 @@ from medsa_model.logs import logger
 from medsa_model.records import NONCE, to_arrays, to_state
 from medsa_model.state import AdapterState, Manifest, check_state
 from medsa_model.strategies import Update
+from server.cost import read_cost
 from server.exchange import Answer, exchange
+from server.receipts import remember
 
 NAMES = "class_embedding.weight"  # the tensor with a row for the name of every structure
 LONGEST_MM = 1e5  # of a distance in an image
@@ -34,9 +37,13 @@ class Node:
 
 
 def introduce(
-    grid: Grid, unknown: Mapping[int, str | None], timeout: float
-) -> tuple[list[Node], set[int]]:
+    grid: Grid, unknown: Mapping[int, str | None], timeout: float, private: bool = False,
+    receipts: Path | None = None,
+) -> tuple[list[Node], set[int]]:  # fmt: skip
     """Ask the nodes of `unknown` who they are, for at most `timeout` seconds.
+
+    Sites of a `private` run round their numbers of cases. `receipts` is the file of what is
+    remembered of their privacy ledgers: a site whose ledger went backwards is left out.
 
     Maps node ids to the names they were registered under, `None` where nobody registered them.
     Returns the nodes sorted by site, so that the order of sums is fixed, and the ids of those that
@@ -47,13 +54,16 @@ def introduce(
     nodes: dict[str, Node] = {}
     silent = set(unknown)
     targets = {node_id: name or str(node_id) for node_id, name in unknown.items()}
-    for answer in exchange(grid, targets, MessageType.QUERY, RecordDict(), "0", timeout):
+    content = RecordDict({"config": ConfigRecord({"private": private})})
+    for answer in exchange(grid, targets, MessageType.QUERY, content, "0", timeout):
         if answer.message.has_error():
             logger.warning("%s: %s", answer.site, told(answer.message))
             continue
         silent.discard(answer.node_id)
         try:
             node = _read_introduction(answer)
+            if receipts and (ledger := answer.message.content.config_records.get("ledger")):
+                remember(receipts, unknown[answer.node_id] or node.site, ledger)
         except ManifestError as error:
             logger.warning("%s is left out: %s", answer.site, error)
             continue
@@ -112,9 +122,12 @@ def order(config: RunConfig, manifest: Manifest, state: AdapterState, **more: st
 
 
 def accept(
-    answer: Answer, manifest: Manifest, most_examples: int, structures: Sequence[str] = ()
-) -> Update:
+    answer: Answer, manifest: Manifest, most_examples: int, structures: Sequence[str] = (),
+    private: bool = False,
+) -> Update:  # fmt: skip
     """The update of a site; raises `ManifestError` when it must not enter the mean.
+
+    One of a `private` run has no loss, and says what it cost.
 
     A site weighs no more than the `most_examples` training cases that it introduced itself with.
     `structures` are those that the run asks for by their names.
@@ -137,10 +150,12 @@ def accept(
     examples = metrics.get("num-examples")
     if not isinstance(examples, int) or not 1 <= examples <= most_examples:
         raise ManifestError(f"num-examples is {short(examples)}, expected 1 to {most_examples}")
-    for name in ("loss", "seconds", "images", "memory"):
+    for name in ("seconds", "images", "memory", *(() if private else ("loss",))):
         value = metrics.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ManifestError(f"the metric {name} is {short(value)}, expected a finite number")
+    if private:
+        read_cost(content.config_records.get("privacy"))
     counts = [metrics.get(f"cases/{name}") for name in structures]
     if wrong := [c for c in counts if not isinstance(c, int) or not 0 <= c <= most_examples]:
         raise ManifestError(

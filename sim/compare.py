@@ -49,7 +49,9 @@ def plans(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> list[Pla
     if "local" in config.sim.rows:
         result += [Plan("local", rows / "local" / site, plain, (site,)) for site in sites]
     if "centralized" in config.sim.rows:
-        steps = sum(config.train.steps_for(cases) for cases in sites.values())
+        steps = sum(config.steps_for(cases) for cases in sites.values())
+        if config.privacy:  # a step is on a share of all patients, wherever they are
+            steps = config.steps_for(1)
         train = config.train.model_copy(update={"steps": steps, "epochs": None})
         everybodys = config.prompt.model_copy(
             update={"train": config.prompt.trained, "by_site": {}}

@@ -23,12 +23,13 @@ DRAFTS = (".config.yaml.draft", ".versions.json.draft")
 """What a start that failed half-way may leave."""
 WRITTEN = (
     "split.json", "metrics.jsonl", "summary.json", "report.json", "report.html", "progress.png",
-    "rounds", "rows", "examples", "best", "final", *DRAFTS, "config.yaml", "versions.json",
+    "rounds", "rows", "examples", "ledgers", "receipts.json", "best", "final", *DRAFTS,
+    "config.yaml", "versions.json",
 )  # fmt: skip
 """In the order of removal: what tells a run directory goes last."""
 LISTED = 10
 """Most differing keys in a message."""
-PACKAGES = ("flwr", "torch", "segment-anything", "monai", "numpy", "pydantic")
+PACKAGES = ("flwr", "torch", "segment-anything", "monai", "opacus", "numpy", "pydantic")
 
 
 def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overwrite: bool) -> Path:

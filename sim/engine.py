@@ -13,16 +13,19 @@ from sim.grid import COORDINATOR, InProcessGrid
 from sim.sites import open_site
 
 
-def run_in_process(server: ServerApp, run: Path, names: Sequence[str]) -> None:
-    """Virtual sites answer one after the other in this process."""
-    grid = InProcessGrid(make_app(partial(open_site, run)), names)
+def run_in_process(server: ServerApp, run: Path, ledgers: Path, names: Sequence[str]) -> None:
+    """Virtual sites answer one after the other in this process.
+
+    The sites of `run` have their privacy ledgers in the folder `ledgers`.
+    """
+    grid = InProcessGrid(make_app(partial(open_site, run, ledgers)), names)
     context = Context(
         run_id=1, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={}
     )
     server(grid=grid, context=context)
 
 
-def run_with_ray(server: ServerApp, run: Path, nodes: int, processes: int) -> None:
+def run_with_ray(server: ServerApp, run: Path, ledgers: Path, nodes: int, processes: int) -> None:
     """Virtual sites answer in `processes` processes of Flower's simulation engine.
 
     With GPUs, each process gets an equal share of one.
@@ -35,7 +38,7 @@ def run_with_ray(server: ServerApp, run: Path, nodes: int, processes: int) -> No
     share = gpus / processes if gpus else 0.0
     run_simulation(
         server_app=server,
-        client_app=make_app(partial(open_site, run.resolve())),
+        client_app=make_app(partial(open_site, run.resolve(), ledgers.resolve())),
         num_supernodes=nodes,
         backend_config={
             "init_args": {"num_cpus": processes, "num_gpus": gpus},

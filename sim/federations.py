@@ -172,12 +172,21 @@ def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
     """One federation: the coordinator's app and the sites' app on the chosen engine."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     names = [*sites, POOLED]
-    rules = Rules(nodes=len(names), quorum=len(plan.train_on), timeout=math.inf)
+    private = plan.config.privacy is not None
+    rules = Rules(
+        nodes=len(names),
+        # a resumed round is charged twice, and a site that has spent all stays away later
+        quorum=1 if private else len(plan.train_on),
+        skip=private,
+        timeout=math.inf,
+        receipts=str(plan.folder / "receipts.json"),
+    )
     server = make_server_app(plan.config, plan.folder, rules, plan.train_on, sites)
+    ledgers = plan.folder / "ledgers"  # each row of a comparison is a world of its own
     if plan.config.sim.engine == "ray":
-        run_with_ray(server, run, len(names), wished_processes(plan.config.sim))
+        run_with_ray(server, run, ledgers, len(names), wished_processes(plan.config.sim))
     else:
-        run_in_process(server, run, names)
+        run_in_process(server, run, ledgers, names)
     if not finished(plan, sites):
         raise FederationError(
             f"{plan.row}: not every site could be scored with every prompt; the reason of the "

@@ -75,7 +75,8 @@ def main(grid: Grid, context: Context) -> None:
 
 def open_own_site(context: Context) -> Site:
     """The site of a node; raises `ConfigError` when the run directory is not found."""
-    return open_site(run_directory(context), context)
+    run = run_directory(context)
+    return open_site(run, run / "ledgers", context)
 
 
 client_app = make_client_app(open_own_site)

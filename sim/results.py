@@ -9,7 +9,6 @@ import torch
 from medsa_model.backbone import base_parameters
 from medsa_model.build import Built, build
 from medsa_model.checkpoint import latest_round, load_round, write_json
-from medsa_model.data import VOLUMES
 from medsa_model.device import choose_device
 from medsa_model.evaluate import Means
 from medsa_model.state import AdapterState
@@ -93,7 +92,7 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
         "trained": {name: _trained(each) for name, each in built.items()},
         "seconds": seconds,
     }  # fmt: skip
-    if config.sim.examples and config.data.kind not in VOLUMES:
+    if config.sim.examples:
         _examples(config, run, sites, todo, main)
     write_json(run / "summary.json", summary)
     write_json(run / "report.json", report)

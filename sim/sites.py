@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,9 +70,20 @@ def open_sites(run: Path) -> dict[str, Site]:
     return {n: Site(n, part, device, checkpoint, workers, kept) for n, part in parts.items()}
 
 
-def open_site(run: Path, context: Context) -> Site:
+def open_site(run: Path, ledgers: Path, context: Context) -> Site:
     """The site of a message: by name in process, by number under Flower's own engine."""
-    sites = open_sites(run)
+    sites = with_ledgers(run, ledgers)
     if "site" in context.node_config:
         return sites[str(context.node_config["site"])]
     return list(sites.values())[int(str(context.node_config["partition-id"]))]
+
+
+@lru_cache(maxsize=1)
+def with_ledgers(run: Path, ledgers: Path) -> dict[str, Site]:
+    """The sites of `run` for one row of a comparison, with their ledgers in a folder of it."""
+    if load_simulation(run / "config.yaml").privacy:
+        ledgers.mkdir(parents=True, exist_ok=True)
+    return {
+        name: replace(site, ledger=ledgers / f"{name}.jsonl")
+        for name, site in open_sites(run).items()
+    }

@@ -54,6 +54,7 @@ def test_the_contract_allows_what_the_design_has(tmp_path: Path) -> None:
         "client.app": "medsa_model, flwr",
         "medsa_model.records": "flwr",
         "medsa_model.privacy.dp_sgd": "opacus",
+        "medsa_model.privacy.accounting": "opacus",
         "medsa_model.sam": "segment_anything",
     }
     write_packages(tmp_path, allowed)

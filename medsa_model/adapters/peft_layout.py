@@ -9,6 +9,11 @@ B here. Written are the A below each other and the B as blocks of a matrix that 
 
 so that B A is the same change, at r = 2 * rank (3 * rank for "qkv") and with lora_alpha as many
 times larger. Trained further by PEFT the zeros would fill, and the file would not be read here.
+
+The embeddings of names of structures are trained whole and stand in `modules_to_save`. SAM has no
+such module: who loads them with PEFT first gives it one beside `image_encoder`, `prompt_encoder`
+and `mask_decoder`, `sam.class_embedding = nn.Embedding(structures, sam.prompt_encoder.embed_dim)`,
+and appends the row of a structure to the sparse embeddings that the mask decoder gets.
 """
 
 import json
@@ -26,14 +31,21 @@ from medsa_model.errors import CheckpointError, ManifestError
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WHOLE = "class_embedding"  # the module that is not LoRA
+NAMES = f"{WHOLE}.weight"
 
 Matrices = dict[str, dict[str, Tensor]]
 """Part ("q", "k", "v") -> matrix ("a", "b") -> tensor."""
 
 
 def low_rank_state(model: nn.Module) -> dict[str, Tensor]:
-    """Every A and B of a model by name, also an A that is neither trained nor sent."""
-    return {name: tensor for name, tensor in model.state_dict().items() if ".low_rank." in name}
+    """Every A and B of a model by name, also an A that is neither trained nor sent, and the
+    embeddings of names of structures if it has them."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if ".low_rank." in name or name == NAMES
+    }
 
 
 def to_peft(state: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -42,10 +54,13 @@ def to_peft(state: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor],
     `state` is an adapter state; with `frozen_a` it has no A: take `low_rank_state`.
     """
     modules: dict[str, Matrices] = {}
+    tensors = {}
     for name, tensor in state.items():
+        if name == NAMES:
+            tensors[PREFIX + NAMES] = tensor
+            continue
         module, part, matrix = _place(name)
         modules.setdefault(module, {}).setdefault(part, {})[matrix] = tensor
-    tensors = {}
     for module, parts in modules.items():
         if any(len(matrices) < 2 for matrices in parts.values()):
             raise ManifestError(
@@ -55,18 +70,21 @@ def to_peft(state: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor],
         a, b = _joined(parts) if module.endswith(".qkv") else _only(parts)
         tensors[f"{PREFIX}{module}.lora_A.weight"] = a
         tensors[f"{PREFIX}{module}.lora_B.weight"] = b
-    return tensors, _config(lora)
+    return tensors, _config(lora, NAMES in state)
 
 
 def from_peft(
     tensors: Mapping[str, Tensor], config: Mapping[str, object], lora: Lora
 ) -> dict[str, Tensor]:
-    """The inverse of `to_peft`: every A and B by the names of this model.
+    """The inverse of `to_peft`: every A and B, and the names of structures, as in this model.
 
     Raises `ManifestError` for what `lora` does not describe.
     """
-    expected = _config(lora)
-    for key in ("peft_type", "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern"):
+    expected = _config(lora, PREFIX + NAMES in tensors)
+    for key in (
+        "peft_type", "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern",
+        "modules_to_save",
+    ):  # fmt: skip
         found = config.get(key)
         if (sorted(found) if key == "target_modules" and isinstance(found, list) else found) != (
             expected[key]
@@ -74,6 +92,9 @@ def from_peft(
             raise ManifestError(f"{CONFIG}: {key} is {found}, expected {expected[key]}")
     state = {}
     for name, tensor in tensors.items():
+        if name == PREFIX + NAMES:
+            state[NAMES] = tensor
+            continue
         found_name = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", name)
         if not found_name:
             raise ManifestError(f"{WEIGHTS}: unknown {name}, expected {PREFIX}*.lora_A.weight")
@@ -92,7 +113,7 @@ def write_peft(folder: Path, state: Mapping[str, Tensor], lora: Lora) -> None:
 
 
 def read_peft(folder: Path, lora: Lora) -> dict[str, Tensor]:
-    """Every A and B of `folder`; raises `CheckpointError` or `ManifestError`."""
+    """What `from_peft` makes of `folder`; raises `CheckpointError` or `ManifestError`."""
     try:
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -106,7 +127,7 @@ def read_peft(folder: Path, lora: Lora) -> dict[str, Tensor]:
     return from_peft(tensors, config, lora)
 
 
-def _config(lora: Lora) -> dict[str, object]:
+def _config(lora: Lora, names: bool) -> dict[str, object]:
     parts = len(lora.targets)
     single = [f"{part}_proj" for part in sorted(lora.targets)] if lora.decoder else []
     return {
@@ -116,6 +137,7 @@ def _config(lora: Lora) -> dict[str, object]:
         "target_modules": sorted(["qkv", *single]),
         "rank_pattern": dict.fromkeys(single, lora.rank),
         "alpha_pattern": dict.fromkeys(single, lora.alpha),
+        "modules_to_save": [WHOLE] if names else None,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

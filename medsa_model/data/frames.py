@@ -3,7 +3,7 @@
 Decoding and resizing are done once per case; frames are kept in memory as 8-bit images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,21 +90,24 @@ class TrainingBatches(Dataset[Batch]):
         """`seed` is (run, site, round)."""
         self.frames, self.kinds, self.prompts = frames, kinds, prompts
         self.augmented, self.seed = augmented, seed
-        size = min(batch_size, len(frames))
-        *stream, round_ = seed
-        first = round_ * steps * size
-        self.order = endless_order(len(frames), first, steps * size, stream).reshape(steps, size)
+        self.order = round_order(len(frames), steps, batch_size, seed)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng((*self.seed, 1, step))
+        generator = np.random.default_rng((*self.seed, 1, step))
+        return self.draw(self.order[step], generator, (*self.seed, 2, step))
+
+    def draw(
+        self, numbers: Iterable[int], rng: np.random.Generator, seed: tuple[int, ...]
+    ) -> Batch:
+        """The batch of the cases `numbers`, each of which may be there several times."""
         images: list[Tensor] = []
         masks: list[Tensor] = []
         rows: list[Row] = []
         classes: list[int] = []
-        for number in self.order[step]:
+        for number in numbers:
             frame = self.frames[int(number)]
             image, mask = frame.image, frame.mask
             if self.augmented:
@@ -120,8 +123,22 @@ class TrainingBatches(Dataset[Batch]):
                 named = kind.by_class and bool(mask[channel].any())
                 classes.append(channel if named else -1)
         owner = torch.arange(len(images)).repeat_interleave(self.prompts)
-        prompt, seed = collate(rows, classes), (*self.seed, 2, step)
+        prompt = collate(rows, classes)
         return Batch(torch.stack(images).float(), torch.stack(masks), prompt, owner, seed)
+
+
+def round_order(
+    cases: int, steps: int, batch_size: int, seed: tuple[int, int, int]
+) -> NDArray[np.int64]:
+    """Which of `cases` cases every local step of a round uses, (steps, cases of a batch) int64.
+
+    `seed` is (run, site, round). A batch has `batch_size` cases, or all when they are fewer; a
+    round goes on in the endless order of its site where the one before has ended.
+    """
+    size = min(batch_size, cases)
+    *stream, round_ = seed
+    first = round_ * steps * size
+    return endless_order(cases, first, steps * size, stream).reshape(steps, size)
 
 
 def endless_order(cases: int, first: int, count: int, seed: Sequence[int]) -> NDArray[np.int64]:

@@ -5,14 +5,14 @@ structure is chosen at random among those that are annotated and present, and a 
 one that shows it: most slices of a volume show no small organ at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medsa_model.data.frames import Batch, Frames, endless_order
+from medsa_model.data.frames import Batch, Frames, round_order
 from medsa_model.data.volume_frames import FramedVolume
 from medsa_model.prompts import PromptSection, Row, choose, collate
 
@@ -42,17 +42,20 @@ class VolumeBatches(Dataset[Batch]):
         """`seed` is (run, site, round)."""
         self.frames, self.kinds, self.prompts, self.slices = frames, kinds, prompts, slices
         self.augmented, self.seed = augmented, seed
-        size = min(batch_size, len(frames))
-        *stream, round_ = seed
-        first = round_ * steps * size
-        self.order = endless_order(len(frames), first, steps * size, stream).reshape(steps, size)
+        self.order = round_order(len(frames), steps, batch_size, seed)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng((*self.seed, 1, step))
-        volumes = [self.frames[int(number)] for number in self.order[step]]
+        generator = np.random.default_rng((*self.seed, 1, step))
+        return self.draw(self.order[step], generator, (*self.seed, 2, step))
+
+    def draw(
+        self, numbers: Iterable[int], rng: np.random.Generator, seed: tuple[int, ...]
+    ) -> Batch:
+        """The batch of the cases `numbers`, each of which may be there several times."""
+        volumes = [self.frames[int(number)] for number in numbers]
         depth = min(self.slices, *(len(volume.image) for volume in volumes))
         images: list[Tensor] = []
         masks: list[Tensor] = []
@@ -61,33 +64,30 @@ class VolumeBatches(Dataset[Batch]):
         owner: list[int] = []
         for number, volume in enumerate(volumes):
             start = choose_run(volume, depth, rng)
-            image = volume.image[start : start + depth].float()
-            mask = volume.mask[:, start : start + depth]
+            stop = start + depth
+            image = volume.image[start:stop].float()
             if self.augmented:
                 image = image * rng.uniform(1 - BRIGHTER, 1 + BRIGHTER)
                 image = (image + rng.uniform(-SHIFTED, SHIFTED)).clamp(0, 255)
             images.append(image.expand(3, -1, -1, -1))
-            shown = (
-                (volume.shown[:, start : start + depth].any(1) & volume.labelled)
-                .nonzero()[:, 0]
-                .tolist()
-            )
+            present = volume.shown[:, start:stop].any(1) & volume.labelled
+            shown = present.nonzero()[:, 0].tolist()
             for _ in range(self.prompts):
                 kind = choose(self.kinds, rng)
                 among = volume.labelled.nonzero()[:, 0].tolist() if kind.everywhere else shown
                 if not among:
                     continue
                 structure = among[int(rng.integers(len(among)))]
-                for place, plane in enumerate(mask[structure]):
-                    if kind.everywhere or bool(plane.any()):
+                for place, plane in enumerate(volume.mask(structure, start, stop)):
+                    if kind.everywhere or bool(volume.shown[structure, start + place]):
                         rows.append(kind.draw(plane.numpy(), rng))
                         classes.append(structure if kind.by_class else -1)
                         masks.append(plane)
                         owner.append(number * depth + place)
         if not rows:  # nothing is there to ask for: an empty question with an empty answer
             rows, classes, owner = [([], [], None)], [-1], [0]
-            masks = [torch.zeros(volumes[0].mask.shape[2:], dtype=torch.bool)]
-        prompt, seed = collate(rows, classes), (*self.seed, 2, step)
+            masks = [torch.zeros(volumes[0].image.shape[1:], dtype=torch.bool)]
+        prompt = collate(rows, classes)
         return Batch(torch.stack(images), torch.stack(masks), prompt, torch.tensor(owner), seed)
 
 

@@ -5,7 +5,6 @@ their shape whatever the scanner's pixels; the rest is padding at the bottom and
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -20,29 +19,34 @@ from medsa_model.errors import DataError
 class FramedVolume:
     """A volume in the model frame, of D slices.
 
-    `image (D, S, S) uint8`, grey; `mask (K, D, S, S) bool`; `labelled (K) bool`, which structures
-    were annotated; `content` (height, width) of a slice in the frame's upper left corner;
-    `original` (slices, height, width) of the volume on disk.
+    `image (D, S, S) uint8`, grey; `bits (D, S, S)` of the smallest integers that hold K structures:
+    bit k of a voxel says that structure k is there, and a voxel may have several; `shown (K, D)
+    bool`, which slices show each structure; `labelled (K) bool`, which structures were annotated;
+    `content` (height, width) of a slice in the frame's upper left corner; `original` (slices,
+    height, width) of the volume on disk.
     """
 
     image: Tensor
-    mask: Tensor
+    bits: Tensor
+    shown: Tensor
     labelled: Tensor
     content: tuple[int, int]
     original: tuple[int, int, int]
 
-    @cached_property
-    def shown(self) -> Tensor:
-        """Which slices show each structure (K, D) bool; looked for once."""
-        return self.mask.flatten(2).any(2)
+    def mask(self, structure: int, start: int = 0, stop: int | None = None) -> Tensor:
+        """Where one structure is on the slices `start` to `stop`: (n, S, S) bool.
+
+        The slice `stop` itself is not among them; without it all from `start` on are.
+        """
+        return (self.bits[start:stop] >> structure & 1).bool()
 
 
 def to_volume_frame(sample: Sample, size: int, slice_distance: float | None) -> FramedVolume:
     """Resample a 3D `sample` to slices of `size` pixels that are `slice_distance` mm apart.
 
     `None` keeps the volume's own slices. The image is interpolated linearly (in the plane with
-    antialiasing), the mask by nearest voxel. Raises `DataError` when sizes differ or the spacing
-    is not known.
+    antialiasing), the mask by nearest voxel. Raises `DataError` when sizes differ, the spacing is
+    not known, or there are more structures than an integer has bits.
     """
     if sample.spacing_mm is None or sample.image.shape[1:] != sample.mask.shape[1:]:
         raise DataError(
@@ -63,13 +67,29 @@ def to_volume_frame(sample: Sample, size: int, slice_distance: float | None) -> 
         plane = F.interpolate(plane[None, None], shape, mode="trilinear", align_corners=False)[0, 0]
     image = torch.zeros(depth, size, size, dtype=torch.uint8)
     image[:, : content[0], : content[1]] = plane.round().clamp(0, 255).byte()
-    mask = torch.zeros(len(sample.mask), depth, size, size, dtype=torch.bool)
-    # a small section of an organ keeps a pixel, or its slice would have no prompt
-    sections = resize_mask(sample.mask.flatten(0, 1), content).unflatten(0, (-1, slices))
-    nearest = F.interpolate(sections[None].byte(), shape, mode="nearest-exact")[0]
-    mask[:, :, : content[0], : content[1]] = nearest.bool()
-    labelled = torch.tensor(sample.labelled or [True] * len(sample.mask))
-    return FramedVolume(image, mask, labelled, content, (slices, height, width))
+    structures = len(sample.mask)
+    bits = torch.zeros(depth, size, size, dtype=_integer(structures, sample.case))
+    inside = bits[:, : content[0], : content[1]]
+    shown = torch.zeros(structures, depth, dtype=torch.bool)
+    for structure, planes in enumerate(sample.mask):  # one by one, to save memory
+        # a small section of an organ keeps a pixel, or its slice would have no prompt
+        sections = resize_mask(planes, content)[None, None].byte()
+        nearest = F.interpolate(sections, shape, mode="nearest-exact")[0, 0]
+        inside |= nearest.to(bits.dtype) << structure
+        shown[structure] = nearest.flatten(1).any(1)
+    labelled = torch.tensor(sample.labelled or [True] * structures)
+    return FramedVolume(image, bits, shown, labelled, content, (slices, height, width))
+
+
+def _integer(structures: int, case: str) -> torch.dtype:
+    """The smallest integers with a bit for each structure; a sign bit is none."""
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
+        if structures <= torch.iinfo(dtype).max.bit_length():
+            return dtype
+    raise DataError(
+        f"case {case}: {structures} structures, expected 63 at most, since a voxel of the model "
+        "frame has one bit for each; list fewer in data.classes"
+    )
 
 
 def from_volume_frame(logits: Tensor, framed: FramedVolume) -> Tensor:

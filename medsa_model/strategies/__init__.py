@@ -9,8 +9,11 @@ from medsa_model.strategies.fedavg import FedAvg
 from medsa_model.strategies.fedexp import FedExP
 from medsa_model.strategies.fedprox import FedProx
 from medsa_model.strategies.mean import Memory, Update, weighted_mean
+from medsa_model.strategies.private_fedavg import PrivateFedAvg
 
-Strategy = Annotated[FedAvg | FedProx | FedAdam | FedExP, Field(discriminator="kind")]
+Strategy = Annotated[
+    FedAvg | FedProx | FedAdam | FedExP | PrivateFedAvg, Field(discriminator="kind")
+]
 
 __all__ = [
     "FedAdam",
@@ -18,6 +21,7 @@ __all__ = [
     "FedExP",
     "FedProx",
     "Memory",
+    "PrivateFedAvg",
     "Strategy",
     "Update",
     "weighted_mean",

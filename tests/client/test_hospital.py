@@ -6,12 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from client.hospital import Site, evaluate_site, train_site
+from client.hospital import Site, cases_by_structure, evaluate_site, train_site
 from medsa_model.backbone import embedded_backbone
 from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
+from medsa_model.data.frames import Frames
+from medsa_model.data.phantom import Phantom
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
+from medsa_model.data.volume_frames import FramedVolume
 from medsa_model.state import AdapterState
 from medsa_model.train import FitResult
 
@@ -46,10 +49,13 @@ def same(one: AdapterState, two: AdapterState) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def without_structure(case: Case) -> Case:
+def without_structure(case: Case, *structures: int) -> Case:
+    """The case without some of its structures, or without any."""
     sample = case.load()
-    bare = dataclasses.replace(sample, mask=torch.zeros_like(sample.mask))
-    return dataclasses.replace(case, case="empty", load=lambda: bare)
+    mask = sample.mask.clone()
+    mask[list(structures or range(len(mask)))] = False
+    bare = dataclasses.replace(sample, mask=mask)
+    return dataclasses.replace(case, case=f"empty{structures}", load=lambda: bare)
 
 
 def test_training_is_a_function_of_site_and_round(site, coordinator):
@@ -139,3 +145,65 @@ def test_a_case_without_a_structure_is_counted_and_not_scored(site, coordinator)
     evaluation = evaluate_site(site, CONFIG, coordinator.initial, "test")
     assert evaluation.empty == 1
     assert {row.case for row in evaluation.rows} == {full.case}
+
+
+def with_volumes(**volume: object) -> RunConfig:
+    return RunConfig.model_validate(
+        CONFIG.model_dump() | {"data": {"kind": "phantom"}, "volume": volume}
+    )
+
+
+def naive_counts(cases: list[Case]) -> list[int]:
+    masks = [case.load().mask for case in cases]
+    return [sum(bool(mask[k].any()) for mask in masks) for k in range(len(masks[0]))]
+
+
+@pytest.fixture
+def looked_at(monkeypatch) -> list[int]:
+    """Numbers of the cases whose frames were asked for."""
+    numbers, whole = [], Frames.__getitem__
+
+    def noted(self: Frames, number: int) -> object:
+        frame = whole(self, number)
+        numbers.append(number)
+        return frame
+
+    monkeypatch.setattr(Frames, "__getitem__", noted)
+    return numbers
+
+
+def test_images_are_looked_through_once_for_their_structures(site, looked_at):
+    full = site.parts["train"]
+    cases = [*full, without_structure(full[0], 1), without_structure(full[1], 1, 2)]
+    site.parts = {"train": cases}
+    expected = naive_counts(cases)
+    assert expected == [5, 3, 4]
+    assert [cases_by_structure(site, CONFIG) for _ in range(3)] == [expected] * 3
+    assert looked_at == [0, 1, 2, 3, 4]
+    fewer = dataclasses.replace(site, parts={"train": cases[2:]})
+    assert cases_by_structure(fewer, CONFIG) == [3, 1, 2]
+
+
+def test_volumes_are_counted_without_a_look_at_their_masks(looked_at, monkeypatch):
+    (full,) = Phantom(
+        sites=1, cases_per_site=1, size=32, slices=8, classes=("liver", "aorta", "spleen")
+    ).open()
+    cases = [full, without_structure(full, 1), without_structure(full, 1, 2)]
+    expected = naive_counts(cases)
+    assert expected == [3, 1, 2]
+    site = Site("site_a", {"train": cases}, CPU)
+    monkeypatch.setattr(FramedVolume, "mask", None)
+    assert [cases_by_structure(site, with_volumes()) for _ in range(3)] == [expected] * 3
+    assert looked_at == [0, 1, 2]
+
+
+def test_other_settings_are_counted_anew(looked_at):
+    mask = torch.zeros(2, 6, 32, 32, dtype=torch.bool)
+    mask[0, 1:5, 4:9, 4:9] = True
+    mask[1, 2, 4:9, 4:9] = True  # on a slice that a distance of 3 mm leaves out
+    sample = Sample(torch.zeros(3, 6, 32, 32), mask, "c", "c", (1.0, 1.0, 1.0))
+    site = Site("site_a", {"train": [Case("c", "c", None, None, lambda: sample, volume=True)]}, CPU)
+    own, coarse = with_volumes(), with_volumes(slice_distance=3.0)
+    found = [cases_by_structure(site, config) for config in (own, own, coarse, coarse, own)]
+    assert found == [[1, 1], [1, 1], [1, 0], [1, 0], [1, 1]]
+    assert looked_at == [0, 0, 0]

@@ -36,16 +36,15 @@ def framed(*widths: int) -> FramedVolume:
     mask[0, 0, 0, 0] = True
     for place, width in enumerate(widths):
         mask[1, place, 4:7, :width] = True
-    image = torch.zeros(len(widths), SIZE, SIZE, dtype=torch.uint8)
-    return FramedVolume(image, mask, torch.tensor([True, True]), (SIZE, SIZE),
-                        (len(widths), SIZE, SIZE))  # fmt: skip
+    image = torch.zeros(3, len(widths), SIZE, SIZE)
+    return to_volume_frame(Sample(image, mask, "c", "c", (1.0, 1.0, 1.0)), SIZE, None)
 
 
 class Oracle:
     """A stub of the model: answers with the truth, and notes what it was asked."""
 
     def __init__(self, volume: FramedVolume, structure: int = 1) -> None:
-        self.planes = volume.mask[structure]
+        self.planes = volume.mask(structure)
         self.asked: list[Asked] = []
 
     def __call__(self, places: Sequence[int], rows: Sequence[Row], structure: int) -> Tensor:
@@ -61,8 +60,8 @@ def test_a_drawn_prompt_asks_on_the_slices_that_show_the_structure_alone():
     ((places, rows, structure),) = oracle.asked
     assert (places, structure) == ([1, 3, 4], -1)
     for place, (((x, y),), labels, box) in zip(places, rows, strict=True):
-        assert volume.mask[1, place, int(y), int(x)] and labels == [1] and box is None
-    assert torch.equal(logits > 0, volume.mask[1])
+        assert volume.mask(1)[place, int(y), int(x)] and labels == [1] and box is None
+    assert torch.equal(logits > 0, volume.mask(1))
     assert logits[[0, 2]].eq(NOTHING).all()
 
 
@@ -71,7 +70,7 @@ def test_a_name_asks_on_every_slice():
     oracle = Oracle(volume)
     logits = ask(ByClass(), volume, 1, np.random.default_rng(0), oracle)
     assert oracle.asked == [([0, 1, 2], [([], [], None)] * 3, 1)]
-    assert torch.equal(logits, torch.where(volume.mask[1], 5.0, -5.0))
+    assert torch.equal(logits, torch.where(volume.mask(1), 5.0, -5.0))
 
 
 def test_without_any_prompt_every_slice_is_asked_and_no_name():
@@ -92,7 +91,7 @@ def test_a_followed_prompt_starts_at_the_largest_area_and_goes_both_ways():
     # the box around what was found on the slice before: x0, y0, x1, y1
     boxes = [(0, 4, 8, 6), (0, 4, 4, 6), (0, 4, 8, 6), (0, 4, 3, 6)]
     assert rows[1:] == [([], [], box) for box in boxes]
-    assert torch.equal(logits > 0, volume.mask[1])
+    assert torch.equal(logits > 0, volume.mask(1))
 
 
 def test_a_followed_answer_ends_where_hardly_anything_is_found():
@@ -104,7 +103,7 @@ def test_a_followed_answer_ends_where_hardly_anything_is_found():
     assert logits[[0, 4]].eq(NOTHING).all() and logits[3].max() > 0
     lonely = framed(7)
     assert torch.equal(ask(Box(followed=True), lonely, 1, np.random.default_rng(0),
-                           Oracle(lonely))[0] > 0, lonely.mask[1, 0])  # fmt: skip
+                           Oracle(lonely))[0] > 0, lonely.mask(1)[0])  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [Click(), Clicks(), Box(overlap=0.6), Click(followed=True)])

@@ -5,8 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from medsa_model.adapters import Msa
-from medsa_model.volume_chunks import chunks, encode_in_chunks
+from medsa_model.adapters import Full, Lora, Msa
+from medsa_model.adapters.freeze import trained_parameters
+from medsa_model.sam import MedSam
+from medsa_model.volume_chunks import chunks, encode_in_chunks, sees_other_slices
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7, 8, 9, 16, 31])
@@ -74,10 +76,64 @@ def test_slices_that_know_nothing_of_each_other_do_not_notice_chunks(tiny):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_encoder_never_holds_more_slices_than_a_chunk(deep):
-    held = []
-    deep.sam.image_encoder.patch_embed.register_forward_pre_hook(
+@pytest.mark.parametrize(("size", "overlap"), [(4, 0), (4, 1), (5, 4)])
+def test_with_depth_every_slice_is_the_mean_of_its_chunks_weighted_by_their_ends(
+    size, overlap, deep
+):
+    image = volume(9)
+    expected: list[torch.Tensor] = []
+    with torch.no_grad():
+        parts = chunks(9, size, overlap)
+        found = [deep.encode_volume(image[None, :, p.start : p.stop])[0] for p in parts]
+    for place in range(9):
+        total, sum_ = torch.zeros_like(found[0][0]), 0
+        for part, embedding in zip(parts, found, strict=True):
+            if place in part:
+                weight = 1 + min(place - part[0], part[-1] - place)
+                total, sum_ = total + weight * embedding[place - part[0]], sum_ + weight
+        expected.append(total / sum_)
+    torch.testing.assert_close(encode_in_chunks(deep, image, size, overlap), torch.stack(expected))
+
+
+def slices_encoded(model: MedSam, depth: int, size: int, overlap: int) -> list[int]:
+    """How many slices every call of the encoder gets."""
+    held: list[int] = []
+    hook = model.sam.image_encoder.patch_embed.register_forward_pre_hook(
         lambda _, args: held.append(len(args[0]))
     )
-    encode_in_chunks(deep, volume(9), 4, 1)
-    assert held == [4, 4, 4]
+    found = encode_in_chunks(model, volume(depth), size, overlap)
+    hook.remove()
+    assert len(found) == depth
+    return held
+
+
+def test_the_encoder_never_holds_more_slices_than_a_chunk(deep):
+    assert slices_encoded(deep, 9, 4, 1) == [4, 4, 4]
+
+
+@pytest.mark.parametrize("section", [None, Msa(), Lora()])
+def test_without_depth_every_slice_is_encoded_once(section, tiny):
+    if section is not None:
+        section.inject(tiny.model, 0)
+    assert slices_encoded(tiny.model, 9, 4, 1) == [4, 4, 1]
+    assert slices_encoded(tiny.model, 8, 4, 3) == [4, 4]
+    assert slices_encoded(tiny.model, 3, 4, 3) == [3]
+
+
+@pytest.mark.parametrize("section", [None, Msa(), Msa(depth=True), Lora(), Full()])
+@torch.no_grad()
+def test_a_changed_slice_changes_others_where_the_model_says_so(section, tiny):
+    if section is not None:
+        section.inject(tiny.model, 0)
+        for parameter in trained_parameters(tiny.model).values():
+            parameter.add_(
+                0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            )
+    image = volume(3)[None]
+    before = tiny.model.encode_volume(image)[0]
+    image[:, :, 1] = 255 - image[:, :, 1]
+    changed = (tiny.model.encode_volume(image)[0] - before).flatten(1).abs().amax(1)
+    assert changed[1] > 1e-3
+    for other in (0, 2):
+        assert changed[other] > 1e-3 if sees_other_slices(tiny.model) else changed[other] < 1e-5
+    assert sees_other_slices(tiny.model) == (section == Msa(depth=True))

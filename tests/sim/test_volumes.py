@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import client.app
@@ -98,6 +99,25 @@ def test_only_annotated_structures_are_scored(run):
     found = summary["rows"]["federated"]["structures"]
     assert {name: scores["cases"] for name, scores in found.items()} == cases
     assert sorted(cases.values()) == [2, 2, 4]  # two structures at one site alone
+
+
+def test_the_report_shows_a_slice_of_every_site(run):
+    entries = json.loads((run / "examples" / "examples.json").read_text())
+    assert [entry["site"] for entry in entries] == ["site_a", "site_b"]
+    page = (run / "report.html").read_text()
+    for entry in entries:
+        case = open_sites(run)[entry["site"]].parts["test"][0]
+        assert entry["case"] == case.case
+        areas = case.load().mask.sum((2, 3))
+        first = int(areas.any(1).nonzero()[0])
+        place = int(areas[first].argmax()) + 1
+        assert entry["prompt"] == (
+            f"click, {ORGANS[first]} on slice {place} of 8, Dice of all its slices"
+        )
+        assert list(entry["dice"]) == ["zero-shot", "local", "federated"]
+        with Image.open(run / "examples" / entry["file"]) as strip:
+            assert strip.size == (5 * 196, 196)  # prompt, truth, three rows
+        assert entry["prompt"] in page
 
 
 def test_every_site_trained_and_the_names_moved(run):

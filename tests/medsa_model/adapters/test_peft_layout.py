@@ -2,9 +2,11 @@
 
 import copy
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from medsa_model.adapters import Lora, Msa
 from medsa_model.adapters.peft_layout import (
@@ -16,7 +18,7 @@ from medsa_model.adapters.peft_layout import (
 )
 from medsa_model.errors import CheckpointError, ManifestError
 from medsa_model.prompts import collate
-from medsa_model.state import adapter_state
+from medsa_model.state import adapter_state, load_adapter_state
 
 SECTIONS = [
     Lora(), Lora(targets="qkv", rank=3, alpha=6.0), Lora(frozen_a=True), Lora(decoder=False)
@@ -142,3 +144,71 @@ def test_a_read_state_gives_the_same_answer(tiny, shake, volumes, clicks):
     assert not torch.equal(tiny.model(image, prompt), before)
     tiny.model.load_state_dict(state, strict=False)
     assert torch.equal(tiny.model(image, prompt), before)
+
+
+NAMES = "base_model.model.class_embedding.weight"
+
+
+@pytest.mark.parametrize("section", [Lora(), Lora(frozen_a=True)])
+def test_names_of_structures_are_a_module_that_peft_trains_whole(section, tiny, shake, tmp_path):
+    section.inject(tiny.model, 0)
+    plain, without = to_peft(low_rank_state(tiny.model), section)
+    tiny.model.learn_classes(3, 0)
+    shake(tiny.model)
+    state = low_rank_state(tiny.model)
+    names = tiny.model.class_embedding.weight.detach()
+    write_peft(tmp_path, state, section)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert set(tensors) - set(plain) == {NAMES} and torch.equal(tensors[NAMES], names)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config == without | {"modules_to_save": ["class_embedding"]}
+    assert without["modules_to_save"] is None
+    found = read_peft(tmp_path, section)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_a_read_state_asks_by_name_as_before(tiny, shake, volumes):
+    Lora().inject(tiny.model, 0)
+    tiny.model.learn_classes(3, 0)
+    shake(tiny.model)
+    image, prompt = volumes(1, 1)[:, :, 0], collate([([], [], None)], [2])
+    before = tiny.model(image, prompt).detach()
+    state = from_peft(*to_peft(adapter_state(tiny.model), Lora()), Lora())
+    shake(tiny.model)
+    assert not torch.equal(tiny.model(image, prompt), before)
+    load_adapter_state(tiny.model, state)
+    assert torch.equal(tiny.model(image, prompt), before)
+
+
+def test_sam_has_no_other_module_that_peft_takes_for_the_names(tiny):
+    """PEFT compares the ends of names."""
+    assert not [n for n, _ in tiny.model.sam.named_modules() if n.endswith("class_embedding")]
+
+
+@pytest.mark.parametrize(
+    ("saved", "written", "told"),
+    [
+        (None, True, "modules_to_save is None, expected ['class_embedding']"),
+        (["class_embedding"], False, "modules_to_save is ['class_embedding'], expected None"),
+        (["class_embedding", "mask_tokens"], True, "expected ['class_embedding']"),
+        (["mask_tokens"], False, "modules_to_save is ['mask_tokens'], expected None"),
+    ],
+)
+def test_another_list_of_modules_than_the_weights_have_is_refused(saved, written, told, tiny):
+    Lora().inject(tiny.model, 0)
+    tiny.model.learn_classes(3, 0)
+    tensors, config = to_peft(adapter_state(tiny.model), Lora())
+    if not written:
+        del tensors[NAMES]
+    with pytest.raises(ManifestError, match=re.escape(told)):
+        from_peft(tensors, config | {"modules_to_save": saved}, Lora())
+
+
+def test_a_list_of_modules_that_is_absent_means_none(tiny):
+    """As PEFT reads it, and as files were written before there were names."""
+    Lora().inject(tiny.model, 0)
+    state = adapter_state(tiny.model)
+    tensors, config = to_peft(state, Lora())
+    del config["modules_to_save"]
+    assert from_peft(tensors, config, Lora()).keys() == state.keys()

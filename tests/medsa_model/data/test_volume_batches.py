@@ -1,6 +1,7 @@
 """Batches of volumes: what is asked where, and that it is a function of the seed."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from medsa_model.data.frames import Batch, Frames
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.volume_batches import VolumeBatches, choose_run
-from medsa_model.data.volume_frames import FramedVolume, to_volume_frame
+from medsa_model.data.volume_frames import to_volume_frame
 from medsa_model.prompts import Box, ByClass, Click, NoPrompt
 
 SIZE = 16
@@ -85,8 +86,7 @@ def test_a_run_lies_in_the_volume_around_a_slice_that_shows_something(depth):
 
 def test_a_structure_that_is_not_annotated_draws_no_run():
     frame = to_volume_frame(TWO[0].load(), SIZE, None)
-    hidden = FramedVolume(frame.image, frame.mask, torch.tensor([True, False, True]),
-                          frame.content, frame.original)  # fmt: skip
+    hidden = replace(frame, labelled=torch.tensor([True, False, True]))
     starts = {choose_run(hidden, 1, np.random.default_rng(seed)) for seed in range(50)}
     assert starts == {3, 4}
 
@@ -100,7 +100,7 @@ def test_each_prompt_belongs_to_its_slice():
         for row, (owner, mask) in enumerate(zip(batch.owner.tolist(), batch.mask, strict=True)):
             number, place = divmod(owner, 5)
             volume = made.frames[int(made.order[step][number])]
-            truth = volume.mask[:, start_of(batch, number) + place]
+            truth = [volume.mask(k)[start_of(batch, number) + place] for k in range(3)]
             assert any(torch.equal(mask, plane) and bool(plane.any()) for plane in truth)
             x, y = batch.prompt.points[row, 0].int().tolist()
             assert mask[y, x] and batch.prompt.labels[row].tolist() == [1]
@@ -120,7 +120,7 @@ def test_names_are_asked_on_every_slice_of_the_run_and_of_annotated_structures_a
         ):
             number, place = divmod(owner, 5)
             index = int(made.order[step][number])
-            truth = made.frames[index].mask[structure, start_of(batch, number) + place]
+            truth = made.frames[index].mask(structure)[start_of(batch, number) + place]
             assert torch.equal(mask, truth)
             asked[TWO[index].case].add(structure)
     assert asked == {"a": {0, 1, 2}, "b": {0, 2}}  # structure 2 is annotated, and nowhere

@@ -1,13 +1,28 @@
 """Strategies against hand-computed numbers, and what every member of the union must hold."""
 
+import typing
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsa_model.strategies import FedAdam, FedAvg, FedExP, FedProx, Update, weighted_mean
+from medsa_model.strategies import (
+    FedAdam,
+    FedAvg,
+    FedExP,
+    FedProx,
+    PrivateFedAvg,
+    Strategy,
+    Update,
+    weighted_mean,
+)
 
-ALL = [FedAvg(), FedProx(), FedAdam(), FedExP()]
+PRIVATE = PrivateFedAvg(clip_norm=1000, noise_multiplier=1)
+NOISELESS = PRIVATE.model_copy(update={"noise_multiplier": 0.0})  # which no run YAML can ask for
+BY_ROWS = [FedAvg(), FedProx(), FedAdam(), FedExP()]
+ALL = [*BY_ROWS, NOISELESS]
+MEANS = [FedAvg(), FedProx(), FedExP(), NOISELESS]
 
 
 def state(*values: float) -> dict[str, torch.Tensor]:
@@ -47,7 +62,12 @@ def test_fedadam_two_steps_by_hand():
         assert current["w"].item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.kind)
+def test_every_member_of_the_union_is_tested_here():
+    union, _ = typing.get_args(Strategy)
+    assert {type(strategy) for strategy in ALL} == set(typing.get_args(union))
+
+
+@pytest.mark.parametrize("strategy", [*ALL, PRIVATE], ids=lambda s: s.kind)
 def test_names_shapes_and_types_are_kept(strategy):
     current = {"a": torch.zeros(2, 3), "b": torch.zeros(())}
     update = Update({"a": torch.ones(2, 3), "b": torch.ones(())}, 2)
@@ -58,7 +78,7 @@ def test_names_shapes_and_types_are_kept(strategy):
     assert not current["a"].any()  # the arguments are not changed
 
 
-@pytest.mark.parametrize("strategy", [FedAvg(), FedProx(), FedExP()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("strategy", MEANS, ids=lambda s: s.kind)
 def test_one_site_is_the_identity_bit_for_bit(strategy):
     value = {"w": torch.randn(100)}
     following, _ = strategy.aggregate({"w": torch.zeros(100)}, [Update(value, 7)], {})
@@ -136,7 +156,7 @@ def test_a_site_that_counts_nothing_has_trained_no_row():
     torch.testing.assert_close(mean["names"][2], torch.tensor([5.0, 9.0]) * 8 / 12)
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.kind)
+@pytest.mark.parametrize("strategy", BY_ROWS, ids=lambda s: s.kind)
 def test_every_strategy_takes_a_row_from_those_who_trained_it(strategy):
     current = {"w": torch.zeros(1), "names": torch.zeros(3, 2)}
     following, _ = strategy.aggregate(current, SITES, {})
@@ -151,7 +171,7 @@ def test_every_strategy_takes_a_row_from_those_who_trained_it(strategy):
         assert ratio[0] == pytest.approx(ratio[1].item()) and ratio[0] >= 1
 
 
-@pytest.mark.parametrize("strategy", [FedAvg(), FedProx(), FedExP()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("strategy", MEANS, ids=lambda s: s.kind)
 def test_one_site_with_names_is_the_identity_bit_for_bit(strategy):
     update = named(torch.randn(3, 2).tolist(), 7, [2, 0, 7])
     following, _ = strategy.aggregate({n: v * 0 for n, v in update.state.items()}, [update], {})

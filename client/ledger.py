@@ -1,0 +1,62 @@
+"""`client/run.py ledger`: what a hospital's patients have paid for, by run and in all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from medsa_model.privacy.accounting import epsilon
+from medsa_model.privacy.ledger import Entry, read_ledger, spent
+
+HEADINGS = ("run", "rounds", "steps", "noise", "rate", "clipping", "unit", "last charge")
+
+
+def show_ledger(path: Path, limit: float | None, console: Console) -> None:
+    """Print the ledger at `path`, its epsilon, and how much is left of the site's `limit`.
+
+    Raises `LedgerError` when the ledger is damaged.
+    """
+    entries = read_ledger(path)
+    if not entries:
+        console.print(
+            f"There is no ledger yet at {path}: no differentially private training was charged.",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+        lost, told = 0.0, "epsilon lost so far: 0"
+    else:
+        console.print(_table(entries))
+        delta = min(entry.charge.delta for entry in entries)
+        lost, tighter = (epsilon(spent(entries), delta, by) for by in ("rdp", "prv"))
+        told = (
+            f"epsilon lost so far at delta {delta:g}, the smallest charged: "
+            f"{lost:.3f} (rdp, which the limits are held against), {tighter:.3f} (prv, tighter)"
+        )
+    console.print(told, soft_wrap=True, highlight=False)
+    if limit is None:
+        told = "the site's own limit (limits.epsilon): none, so runs alone set one"
+    else:
+        told = f"the site's own limit (limits.epsilon): {limit:g}, left {max(limit - lost, 0):.3f}"
+    console.print(told, soft_wrap=True, highlight=False)
+
+
+def _table(entries: Sequence[Entry]) -> Table:
+    """A row for each run and way to train; equal rounds charged again are told apart."""
+    groups: dict[tuple[object, ...], list[Entry]] = {}
+    for entry in entries:
+        c = entry.charge
+        key = (c.run, c.sha256, c.noise_multiplier, c.sampling_rate, c.clip_norm, c.unit)
+        groups.setdefault(key, []).append(entry)
+    table = Table(title="privacy ledger", title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for charged in groups.values():
+        rounds, last = len({entry.charge.round for entry in charged}), charged[-1]
+        again = f", charged {len(charged)} times" if len(charged) > rounds else ""
+        c = last.charge
+        table.add_row(
+            c.run, f"{rounds}{again}", str(sum(entry.charge.steps for entry in charged)),
+            f"{c.noise_multiplier:.4g}", f"{c.sampling_rate:.4g}", f"{c.clip_norm:.4g}", c.unit,
+            last.time,
+        )  # fmt: skip
+    return table

@@ -1,0 +1,38 @@
+"""What a site says of the cost of a training with differential privacy."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from medsa_model.errors import ManifestError
+from medsa_model.section import Section
+
+
+class Cost(Section):
+    """Computed by the site from its ledger: all its runs so far, those of others too."""
+
+    epsilon: float = Field(ge=0, allow_inf_nan=False)
+    """By `accountant`, at `delta`."""
+    accountant: Literal["prv"]
+    epsilon_rdp: float = Field(ge=0, allow_inf_nan=False)
+    """The upper bound that is held against the limits."""
+    delta: float = Field(gt=0, lt=1)
+    unit: Literal["patient", "image", "volume"]
+    noise_multiplier: float = Field(gt=0, allow_inf_nan=False)
+    sampling_rate: float = Field(gt=0, le=1)
+    steps: int = Field(ge=1)
+    """Of this round."""
+    clip_norm: float = Field(gt=0, allow_inf_nan=False)
+
+
+def read_cost(facts: Mapping[str, object] | None) -> Cost:
+    """The record `privacy` of an answer; raises `ManifestError` when it is none."""
+    try:
+        return Cost.model_validate(dict(facts or {}))
+    except ValidationError as error:
+        keys = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
+        raise ManifestError(
+            "it does not say what its training cost its patients "
+            f"({', '.join(keys)[:200]} missing or wrong); does the site run another version?"
+        ) from error
