@@ -90,7 +90,7 @@ def _unpack_run(site: Site, content: RecordDict) -> RunConfig:
     """The run, in which the site takes part; raises `Refused`."""
     order = content.config_records["config"]
     config = read_run(str(order["run"]), str(order["version"]))
-    check_run(config, site.limits, site.classes)
+    check_run(config, site.limits, site.classes, site.has_volumes)
     require_privacy(config, site.limits)
     return config
 
@@ -116,7 +116,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     config = _unpack_run(site, content)
     round_ = int(str(content.config_records["config"]["round"]))
     cases = site.parts.get("train", ())
-    check_training(config, site.limits, len(cases), round_, any(case.volume for case in cases))
+    check_training(config, site.limits, len(cases), round_, site.has_volumes)
     state, shapes = _unpack_state(site, content, config)
     count_training(site.counted, config, round_)
     records = charge(site, config, round_) if config.privacy else {}

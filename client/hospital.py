@@ -51,6 +51,11 @@ class Site:
     ledger: Path | None = None
     counts: tuple[int, ...] | None = field(default=None, init=False, repr=False)
 
+    @property
+    def has_volumes(self) -> bool:
+        """Whether its cases have slices."""
+        return any(case.volume for cases in self.parts.values() for case in cases)
+
     def built(self, config: RunConfig) -> Built:
         """The adapted model of this run on this site's device."""
         model = config.model.model_copy(update={"checkpoint": self.checkpoint})

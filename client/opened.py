@@ -5,7 +5,9 @@ from pathlib import Path
 from client.config import SiteConfig
 from client.hospital import Site
 from medsa_model.data import GENERATED
+from medsa_model.data.reading import count_empty, refuse
 from medsa_model.data.sample import Case
+from medsa_model.data.sites_csv import WITHOUT
 from medsa_model.data.split import Split, read_split, split_site, write_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
@@ -14,14 +16,15 @@ from medsa_model.logs import logger
 LISTED = 5  # case ids in a message
 
 
-def open_site(config: SiteConfig) -> Site:
+def open_site(config: SiteConfig, settled: bool = True) -> Site:
     """The site with its cases dealt to parts, as they were dealt the first time.
 
-    Nothing is read but names; `check_cases` reads. Raises `ConfigError` and `DataError`.
+    Nothing is read but names; `check_cases` reads. With `settled` a first deal is final; a look
+    before taking part is none. Raises `ConfigError` and `DataError`.
     """
     cases = {case.case: case for case in open_cases(config)}
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    parts = settle(config, list(cases.values()))
+    parts = settle(config, list(cases.values()), settled)
     if missing := sorted({n for names in parts.values() for n in names} - cases.keys()):
         raise DataError(
             f"site {config.site}: {len(missing)} case(s) of split.json are no longer in the data: "
@@ -51,7 +54,7 @@ def open_cases(config: SiteConfig) -> list[Case]:
         return cases
     mine = [case for case in cases if case.site == config.origin]
     if not mine:
-        found = sorted({case.site or "(none)" for case in cases})
+        found = sorted({case.site or f"(none: {WITHOUT})" for case in cases})
         raise DataError(
             f"origin is {config.origin!r}, but the cases come from {', '.join(found[:LISTED])}; "
             "correct origin in the site YAML, or leave it out to use all cases"
@@ -59,8 +62,8 @@ def open_cases(config: SiteConfig) -> list[Case]:
     return mine
 
 
-def settle(config: SiteConfig, cases: list[Case]) -> dict[str, tuple[str, ...]]:
-    """Part -> case ids: drawn once and kept in the site's state folder.
+def settle(config: SiteConfig, cases: list[Case], keep: bool) -> dict[str, tuple[str, ...]]:
+    """Part -> case ids: drawn once and, with `keep`, kept in the site's state folder.
 
     Kept, because a case that was tested once must not be trained on when images are added.
     """
@@ -77,22 +80,25 @@ def settle(config: SiteConfig, cases: list[Case]) -> dict[str, tuple[str, ...]]:
             )  # fmt: skip
         return parts
     parts = split_site(cases, config.site, config.split, config.split.seed)
-    write_split(Split("site", config.split.seed, {config.site: parts}), place)
+    if keep:
+        write_split(Split("site", config.split.seed, {config.site: parts}), place)
     return parts
 
 
 def check_cases(site: Site) -> int:
-    """Read every case once; returns how many have no structure.
+    """Read every case once; returns how many have no structure. Warns of implausible ones.
 
-    Raises `DataError` for a case that cannot be read, and when no training case has a structure.
+    Raises `DataError` for all cases that cannot be read, and when no training case has a structure.
     """
     empty = 0
+    faults: list[str] = []
     for part, cases in site.parts.items():
-        bare = sum(not bool(case.load().mask.any()) for case in cases)
+        bare = count_empty(cases, faults)
         empty += bare
         if bare and bare == len(cases) and part == "train":
-            raise DataError(
+            faults.append(
                 f"site {site.name}: none of its {bare} training cases has a structure (all masks "
                 "are empty), expected at least one; check the export of the masks"
             )
+    refuse(faults)
     return empty

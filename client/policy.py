@@ -11,6 +11,7 @@ from client.config import Limits
 from medsa_model import __version__
 from medsa_model.build import Built
 from medsa_model.config import RunConfig
+from medsa_model.data import VOLUMES
 from medsa_model.logs import logger
 from medsa_model.refusals import Reason, Refused
 
@@ -32,16 +33,25 @@ def read_run(text: str, version: str) -> RunConfig:
         ) from error
 
 
-def check_run(config: RunConfig, limits: Limits, classes: Sequence[str] | None) -> None:
-    """Whether the site takes part in the run at all; `classes` are the site's structures.
+def check_run(
+    config: RunConfig, limits: Limits, classes: Sequence[str] | None, volumes: bool = False
+) -> None:
+    """Whether the site takes part in the run at all.
 
-    Raises `Refused`.
+    `classes` are the site's structures; `volumes`, whether its cases have slices. Raises `Refused`.
     """
     if limits.runs is not None and config.sha256 not in limits.runs:
         raise Refused(
             Reason.RUN_NOT_ALLOWED,
             f"run {config.name!r} has sha256 {config.sha256}; if the site agrees to it, its "
             "engineer adds that to limits.runs",
+        )
+    if volumes != (config.data.kind in VOLUMES):
+        ours, theirs = ("volumes", "2D images") if volumes else ("2D images", "volumes")
+        raise Refused(
+            Reason.OTHER_DATA,
+            f"run {config.name!r} is for {theirs} (data.kind {config.data.kind}), the site's cases "
+            f"are {ours}",
         )
     if classes is not None and tuple(classes) != tuple(config.data.classes):
         logger.error("the structures of this site's data are, in this order: %s",

@@ -80,7 +80,7 @@ def checkpoint(config: SiteConfig) -> str:
 
 def data(config: SiteConfig) -> str:
     """That every case can be read and every mask is legal."""
-    site = open_site(config)
+    site = open_site(config, settled=False)
     empty = check_cases(site)
     few = len(site.parts["train"]) < config.limits.least_training_cases
     if few:
@@ -90,7 +90,11 @@ def data(config: SiteConfig) -> str:
         )
     counts = ", ".join(f"{len(cases)} {part}" for part, cases in site.parts.items())
     classes = ", ".join(config.data.classes)
-    told = f"{counts} cases; structures {classes}" + (f"; {empty} without any" if empty else "")
+    told = f"{counts} cases, {'volumes' if site.has_volumes else '2D images'}; structures {classes}"
+    annotated = getattr(config.data, "annotated", None)
+    if annotated is not None:
+        told += f"; annotated are {', '.join(annotated) or 'none'} alone"
+    told += f"; {empty} without any" if empty else ""
     least = config.limits.least_evaluated_cases
     if small := [part for part in ("val", "test") if 0 < len(site.parts[part]) < least]:
         told += (

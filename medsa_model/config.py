@@ -3,6 +3,7 @@
 Loaded once at the edge, frozen, passed as arguments. Every problem of a file is printed at once.
 """
 
+import copy
 import hashlib
 import math
 import typing
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medsa_model.adapters import Adapter, Msa
 from medsa_model.backbone import Model
-from medsa_model.config_problems import problem, replace_list
+from medsa_model.config_problems import concerned, problems, replace_list
 from medsa_model.data import VOLUMES, DataSet
 from medsa_model.errors import ConfigError
 from medsa_model.evaluate_volumes import Volume
@@ -178,6 +179,17 @@ class RunConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _names_are_learnt(self) -> typing.Self:
+        kinds = self.prompt.trained
+        if any(k.by_class for k in self.prompt.evaluate) and not any(k.by_class for k in kinds):
+            raise ValueError(
+                "prompt.evaluate has kind class, but prompt.train has not, nor has "
+                "prompt.by_site: names of structures would be asked for and never learnt; add "
+                "class to prompt.train or take it out of prompt.evaluate"
+            )
+        return self
+
     def for_sites(self) -> str:
         """JSON of what travels: everything but the paths of the machine it was written on."""
         return self.model_dump_json(
@@ -218,6 +230,7 @@ def validate(
     section: type[T], content: dict[str, object], overrides: Sequence[str], source: str
 ) -> T:
     """Build `section` from `content`; raises one `ConfigError` with all problems."""
+    alone = copy.deepcopy(content)
     given: set[str] = set()
     # whole sections before their keys, so that the order on the command line does not matter
     for override in sorted(overrides, key=lambda text: text.partition("=")[0].count(".")):
@@ -236,11 +249,21 @@ def validate(
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        lines = [problem(section, content, dict(e), given) for e in error.errors()]
+        lines = problems(section, content, error.errors(), given)
         width = max(len(key) for key, _ in lines)
         listed = "\n".join(f"  {key:{width}}  {text}" for key, text in lines)
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
+        if given and _is_valid(section, alone):
+            source = f"{source} with the overrides {concerned(overrides, [k for k, _ in lines])}"
         raise ConfigError(f"{source} is not valid ({count}):\n{listed}") from error
+
+
+def _is_valid(section: type[Section], content: object) -> bool:
+    try:
+        section.model_validate(content)
+    except ValidationError:
+        return False
+    return True
 
 
 def _name_default_kind(section: type[Section], content: dict[str, object], key: str) -> None:

@@ -9,6 +9,8 @@ import yaml
 
 from medsa_model.section import Section
 
+LISTED, LONGEST = 4, 60  # overrides in a message, and characters of each
+
 
 def replace_list(key: str, item: object) -> str:
     """Why a key inside a list cannot be overridden; `item` is what it was to become."""
@@ -18,6 +20,38 @@ def replace_list(key: str, item: object) -> str:
 def _in_yaml(value: object) -> str:
     """`value` as it is written behind `key=`."""
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
+
+
+def problems(
+    section: type[Section], content: object, errors: Sequence[Mapping[str, typing.Any]],
+    given: Collection[str],
+) -> list[tuple[str, str]]:  # fmt: skip
+    """The dotted key of each of pydantic's `errors`, and what is wrong; see `problem`.
+
+    A list is counted without its bad items: that it is too short then is no problem of its own.
+    """
+    places = [each["loc"] for each in errors]
+    return [
+        problem(section, content, dict(each), given)
+        for each in errors
+        if each["type"] != "too_short"
+        or not any(len(p) > len(each["loc"]) and p[: len(each["loc"])] == each["loc"] for p in places)
+    ]
+
+
+def concerned(overrides: Sequence[str], keys: Collection[str]) -> str:
+    """Those of `overrides`, briefly, that gave or held one of the dotted `keys`; else all."""
+    found = [
+        text for text in overrides
+        if any(_meet(text.partition("=")[0].split("."), key.split(".")) for key in keys)
+    ] or [*overrides]  # fmt: skip
+    shown = [text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..." for text in found]
+    return ", ".join(shown[:LISTED]) + (", ..." if len(shown) > LISTED else "")
+
+
+def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether one key is the other, or the section that has it."""
+    return all(a == b for a, b in zip(one, other, strict=False))
 
 
 def problem(
@@ -57,7 +91,11 @@ def problem(
         return f"{key}.kind", "missing"
     if error["type"] == "tuple_type":
         return key, _no_list(key, annotation, error["input"])
+    if error["type"] == "model_attributes_type":
+        return key, _no_kind(keys, annotation, error["input"])
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if error["type"] in ("too_short", "too_long"):
+        message = message.replace("Tuple should", "the list should").replace(" after validation", "")
     return key, f"got {error['input']!r}: {message}" if keys else message
 
 
@@ -86,17 +124,37 @@ def _no_list(key: str, annotation: object, found: object) -> str:
         # made by key.0.kind=value where the file has no such list
         return replace_list(key, next(iter(found.values()))).removeprefix(f"{key} ")
     item = _field(annotation, 0)
-    example = found
+    text = f"got {found!r}: expected a list"
+    allowed = typing.get_args(item) if typing.get_origin(item) is typing.Literal else ()
+    example: object = [found]
     if kinds := [_kind(member) for member in _members(item)]:
         if not isinstance(found, Mapping):
-            example = {"kind": found if found in kinds else kinds[0]}
-    elif typing.get_origin(item) is typing.Literal and found not in typing.get_args(item):
-        example = typing.get_args(item)[0]
-    text = f"got {found!r}: expected a list"
-    return text if example is None else f"{text}, for example {_in_yaml([example])}"
+            example = [{"kind": found if found in kinds else kinds[0]}]
+    elif allowed and found not in allowed:
+        known = [each for each in found if each in allowed] if isinstance(found, Mapping) else []
+        example = known or [allowed[0]]
+    elif isinstance(found, Mapping):
+        example = [*found]  # the names alone
+    elif found is None:
+        return text
+    text += f", for example {_in_yaml(example)}"
+    return f"{text}; allowed are {', '.join(allowed)}" if allowed and found not in allowed else text
+
+
+def _no_kind(keys: Sequence[str], annotation: object, found: object) -> str:
+    """What is wrong with `found`, which should be a section with a kind."""
+    kinds = [_kind(member) for member in _members(annotation)]
+    example = _in_yaml({"kind": found if found in kinds else (kinds or ["..."])[0]})
+    if not keys[-1].isdecimal():  # an item of a list cannot be given by itself
+        example = f"{'.'.join(keys)}={example}"
+    text = f"got {found!r}: expected for example {example}"
+    return text if found in kinds else f"{text}; kinds are {', '.join(kinds)}"
 
 
 def _field(annotation: object, part: object) -> object:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # something or nothing
+        others = [each for each in typing.get_args(annotation) if each is not type(None)]
+        annotation = others[0] if len(others) == 1 else annotation
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if isinstance(annotation, type) and issubclass(annotation, Section):

@@ -25,6 +25,7 @@ class Reason(IntEnum):
     EPSILON = 1010
     LEDGER = 1011
     NO_PRIVACY = 1012
+    OTHER_DATA = 1013
 
 
 SENTENCES = {
@@ -40,6 +41,7 @@ SENTENCES = {
     Reason.BUNDLE: "the run's bundle is not what this site executes",
     Reason.EPSILON: "the site's patients have lost as much as is allowed",
     Reason.LEDGER: "the site's privacy ledger cannot be used",
+    Reason.OTHER_DATA: "the run is for another kind of images than the site has",
     Reason.NO_PRIVACY: "the site takes part under differential privacy alone",
 }
 

@@ -37,11 +37,18 @@ class Annotations(Section):
     def draw(self, sites: Sequence[str], structures: int, seed: int) -> dict[str, tuple[bool, ...]]:
         """Site -> whether it annotates each structure; every structure is annotated somewhere.
 
-        Raises `ConfigError` when `structures_per_site` is too small for that.
+        Raises `ConfigError` when `structures_per_site` is too small for that, or more than all.
         """
-        if (self.structures_per_site or structures) * len(sites) < structures:
+        many = structures if self.structures_per_site is None else self.structures_per_site
+        if many > structures:
             raise ConfigError(
-                f"sim.annotations.structures_per_site is {self.structures_per_site}; expected "
+                f"sim.annotations.structures_per_site is {many}, but there are {structures} "
+                "structures (data.classes); expected no more than these, or leave it out to "
+                "annotate all"
+            )
+        if many * len(sites) < structures:
+            raise ConfigError(
+                f"sim.annotations.structures_per_site is {many}; expected "
                 f"{-(-structures // len(sites))} or more, for {len(sites)} sites annotate "
                 f"{structures} structures together"
             )
@@ -54,7 +61,6 @@ class Annotations(Section):
         else:
             known = np.zeros((structures, len(sites)), bool)
             circle = random.permutation(structures)
-            many = min(self.structures_per_site or structures, structures)
             for number in range(len(sites)):
                 mine = np.take(circle, range(number * many, (number + 1) * many), mode="wrap")
                 known[mine, number] = True

@@ -15,6 +15,9 @@ from pydantic import Field, model_validator
 
 from medsa_model.data.pairing import first
 from medsa_model.data.patients import Patient, generator
+from medsa_model.data.reading import read_each, refuse
+from medsa_model.data.sample import Sample
+from medsa_model.data.sites_csv import WITHOUT
 from medsa_model.data.split import LEAST_TEST, LEAST_TRAIN
 from medsa_model.errors import DataError
 from medsa_model.section import Section
@@ -23,6 +26,8 @@ Shares = dict[str, NDArray[np.float64]]
 Placed = dict[str, list[Patient]]
 
 GEOMETRIC_RATIO = 0.5  # of a quantity partition that names no law
+FEWEST = LEAST_TRAIN + LEAST_TEST  # cases of a site that can be trained and tested
+USUAL_MINIMUM = 8
 ATTEMPTS = 1000  # draws of Dirichlet shares before giving up on the smallest site
 
 
@@ -53,8 +58,8 @@ class BySite(Section):
         if nowhere := [case.case for case in cases if not case.site]:
             raise DataError(
                 f"sim.partition.kind is site, but {len(nowhere)} of {len(cases)} cases have no "
-                f"site: {first(nowhere)}. Name the site of every case in the data set, or choose "
-                "iid, dirichlet or quantity."
+                f"site: {first(nowhere)}; {WITHOUT}. Write one, or choose iid, dirichlet or "
+                "quantity, for example sim.partition={kind: iid, sites: 3}."
             )
         divided = [p for p in patients if len({case.site for case in p.cases}) > 1]
         if divided:
@@ -98,8 +103,9 @@ class Quantity(Section):
     """Size of each site as a share of the one before; 1 makes them equal. Empty: 0.5."""
     alpha: float | None = Field(None, gt=0)
     """Parameter of the Dirichlet law, in place of `ratio`; small values are more unequal."""
-    minimum: int = Field(8, ge=LEAST_TRAIN + LEAST_TEST)
-    """Cases that every site gets before the law is applied to the rest."""
+    minimum: int | None = Field(None, ge=FEWEST)
+    """Cases that every site gets before the law is applied to the rest. Empty: 8, or half of an
+    equal share when that is less, but never less than 3."""
 
     @model_validator(mode="after")
     def _one_law(self) -> Self:
@@ -113,18 +119,13 @@ class Quantity(Section):
         Raises `DataError` when there are fewer cases than the minimum of all sites.
         """
         total = sum(len(patient.cases) for patient in patients)
-        reserved = self.minimum * self.sites
-        if total < reserved:
-            raise DataError(
-                f"sim.partition: {self.sites} sites of at least {self.minimum} cases need "
-                f"{reserved} cases, the data set has {total}; lower sites or minimum."
-            )
+        minimum = least(self.minimum, self.sites, total)
         if self.alpha is None:
             ratio = GEOMETRIC_RATIO if self.ratio is None else self.ratio
             law = ratio ** np.arange(self.sites, dtype=np.float64)
         else:
             law = generator(seed, "quantity").dirichlet(np.full(self.sites, self.alpha))
-        sizes = self.minimum + (total - reserved) * law / law.sum()
+        sizes = minimum + (total - minimum * self.sites) * law / law.sum()
         labels = dict.fromkeys((patient.name for patient in patients), "all")
         return deal(patients, labels, {"all": sizes / total}, seed)
 
@@ -141,14 +142,17 @@ class Dirichlet(Section):
     """Number of sites."""
     alpha: float = Field(0.5, gt=0)
     """Parameter of the law: at 0.1 a site has mostly one label, at 100 all like the whole."""
-    minimum: int = Field(8, ge=LEAST_TRAIN + LEAST_TEST)
-    """Cases that every site must get; the shares are drawn again until all do."""
+    minimum: int | None = Field(None, ge=FEWEST)
+    """Cases that every site must get; the shares are drawn again until all do. Empty: 8, or half
+    of an equal share when that is less, but never less than 3."""
 
     def assign(self, patients: Sequence[Patient], seed: int) -> Placed:
         """See `PartitionSection.assign`.
 
-        Raises `DataError` when no draw gives every site its minimum of cases.
+        Raises `DataError` when there are fewer cases than the minimum of all sites, and when no
+        draw gives every site its minimum of cases.
         """
+        minimum = least(self.minimum, self.sites, sum(len(patient.cases) for patient in patients))
         labels = natural_labels(patients) or foreground_quartiles(patients)
         counts = Counter[str]()
         for patient in patients:
@@ -161,19 +165,36 @@ class Dirichlet(Section):
         for _ in range(ATTEMPTS):
             shares = {n: random.dirichlet(np.full(self.sites, self.alpha)) for n in sorted(counts)}
             expected = sum(counts[label] * share for label, share in shares.items())
-            if np.min(expected) < self.minimum - slack:
+            if np.min(expected) < minimum - slack:
                 continue
             placed = deal(patients, labels, shares, seed)
-            if min(sum(len(p.cases) for p in got) for got in placed.values()) >= self.minimum:
+            if min(sum(len(p.cases) for p in got) for got in placed.values()) >= minimum:
                 return placed
         raise DataError(
             f"sim.partition: none of {ATTEMPTS} draws of Dirichlet({self.alpha}) shares gave each "
-            f"of {self.sites} sites at least {self.minimum} of {counts.total()} cases; raise "
+            f"of {self.sites} sites at least {minimum} of {counts.total()} cases; raise "
             "alpha, or lower sites or minimum."
         )
 
 
 Partition = Annotated[BySite | Iid | Dirichlet | Quantity, Field(discriminator="kind")]
+
+
+def least(minimum: int | None, sites: int, cases: int) -> int:
+    """Cases that each of `sites` gets at least, of `cases` in all; `minimum` is the wished number.
+
+    Empty, it is `USUAL_MINIMUM`, or half of an equal share if that is less, so that few volumes can
+    be dealt, too. Raises `DataError` when all sites together need more than there are.
+    """
+    if minimum is None:
+        minimum = max(FEWEST, min(USUAL_MINIMUM, cases // (2 * sites)))
+    if minimum * sites > cases:
+        lower = "sites" if minimum == FEWEST else "sites or minimum"
+        raise DataError(
+            f"sim.partition: {sites} sites of at least {minimum} cases need {minimum * sites} "
+            f"cases, the data set has {cases}; lower {lower}."
+        )
+    return minimum
 
 
 def deal(
@@ -211,12 +232,17 @@ def natural_labels(patients: Sequence[Patient]) -> dict[str, str] | None:
 def foreground_quartiles(patients: Sequence[Patient]) -> dict[str, str]:
     """Patient -> quartile, 0 to 3, of the mean share of pixels that belong to any structure.
 
-    Reads every case; raises what `Case.load` raises.
+    Reads every case; raises one `DataError` for all that cannot be read.
     """
-    means = [
-        float(np.mean([case.load().mask.any(0).float().mean().item() for case in patient.cases]))
-        for patient in patients
-    ]
+    faults: list[str] = []
+    shares = [read_each(patient.cases, _foreground, faults) for patient in patients]
+    refuse(faults)
+    means = [float(np.mean(each)) for each in shares]
     borders = np.quantile(means, (0.25, 0.5, 0.75))
     quartiles = np.searchsorted(borders, means)
     return {p.name: str(quartile) for p, quartile in zip(patients, quartiles, strict=True)}
+
+
+def _foreground(sample: Sample) -> float:
+    """Share of pixels or voxels that belong to any structure."""
+    return sample.mask.any(0).float().mean().item()

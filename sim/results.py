@@ -11,6 +11,8 @@ from medsa_model.build import Built, build
 from medsa_model.checkpoint import latest_round, load_round, write_json
 from medsa_model.device import choose_device
 from medsa_model.evaluate import Means
+from medsa_model.logs import read_metrics
+from medsa_model.privacy.summary import privacy_summary
 from medsa_model.state import AdapterState
 from sim.baselines import BASELINES, evaluate_baseline
 from sim.compare import Plan, plans
@@ -73,7 +75,7 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
         "rows": rows_for(prompts[0]),
         "cross_site": {k: v for k, v in matrices[prompts[0]].items() if k != "centralized"},
         "communication": {k: v for k, v in traffic.items() if not k.startswith(("total", "peak"))},
-        "privacy": None,
+        "privacy": privacy_summary(read_metrics(run)),
     }
     references = _references(config, run, sites, single, seconds)
     report = {

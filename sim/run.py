@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from medsa_model.build import build
+from medsa_model.data.reading import count_empty, refuse
 from medsa_model.data.split import read_split, write_split
 from medsa_model.device import choose_device
-from medsa_model.errors import ConfigError, DataError, MedsaError
+from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
 from sim.compare import plans
@@ -118,25 +119,27 @@ def check_engine(sim: Sim) -> None:
 def check_data(run: Path) -> None:
     """Read every case once before any training: a broken file must not end a night's run.
 
-    Raises `DataError` for a case that cannot be read, and for a site whose training or test cases
-    are all without a structure.
+    Warns of implausible cases. Raises one `DataError` for all cases that cannot be read and all
+    sites whose training or test cases are without a structure.
     """
     open_sites.cache_clear()
+    faults: list[str] = []
     for name, site in open_sites(run).items():
         for part, cases in site.parts.items() if name != POOLED else ():
-            empty = sum(not bool(case.load().mask.any()) for case in cases)
+            empty = count_empty(cases, faults)
             if empty and empty == len(cases) and part != "val":
-                raise DataError(
+                faults.append(
                     f"site {name}: none of its {len(cases)} {part} cases has a structure (all "
                     "masks are empty), expected at least one; check the export of the masks or "
                     "choose another sim.partition"
                 )
-            if empty:
+            elif empty:
                 use = "used without a prompt" if part == "train" else "not scored"
                 logger.warning(
                     "site %s: %d of %d %s cases have no structure; they are %s",
                     name, empty, len(cases), part, use,
                 )  # fmt: skip
+    refuse(faults)
     logger.info("read and checked all cases")
 
 

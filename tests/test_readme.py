@@ -61,6 +61,8 @@ def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
     words = shlex.split(command.replace("PATH", str(data)))[1:]
     place = words.index("--config") + 1
     words[place] = str(ROOT / words[place])
+    if "btcv" in command:  # volumes are painted, which need no folder
+        words = [word for word in words if not word.startswith("data.root=")]
     tiny = [*TINY, *(["data.cases_per_site=6"] if "demo" in command else [])]
     tiny += VOLUMES if "btcv" in command else []
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,8 @@ data root is `RawData` or the folder that holds it. `RawData/Testing` has no lab
 MONAI: `imagesTr/`, `labelsTr/` and `dataset_0.json` beside them, whose lists decide
 (`btcv_json`).
 
-Case ids are `img` and four digits. A hospital's own volumes can be laid out in the same way.
+Case ids are the file names of the images without .nii.gz: `img` and four digits in the first
+layout, anything in the second, which suits a hospital's own volumes.
 """
 
 import re
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from medsa_model.data.btcv_json import LIST, Listed, read_list
+from medsa_model.data.btcv_json import ENTRY, LIST, Listed, read_list
+from medsa_model.data.ct_checks import implausible
 from medsa_model.data.hounsfield import WINDOW, to_grey
 from medsa_model.data.nifti import read_labels, read_volume
 from medsa_model.data.organs import NUMBERS, ORGANS, Organs
@@ -55,11 +57,11 @@ class Btcv(Section):
     def open(self, root: Path | None = None) -> list[Case]:
         """All labelled cases by case id; `root` wins over the section's. No volume is read.
 
-        Raises `DataError` for missing folders, unpaired files, cases without a site, and a list
-        that does not fit.
+        Raises `DataError` for missing folders, unpaired files, cases without a site, a list that
+        does not fit, and a folder of both layouts.
         """
         folder = choose_root(root, self.root)
-        found = read_list(folder) if (folder / LIST).exists() else _pairs(folder)
+        found = read_list(folder) if _is_listed(folder) else _pairs(folder)
         origins = read_origins(folder, found)
         return [
             Case(case, origins[case].patient, origins[case].site, listed.part,
@@ -70,10 +72,33 @@ class Btcv(Section):
         ]  # fmt: skip
 
 
+def _is_listed(root: Path) -> bool:
+    """Whether `root` has MONAI's layout; raises `DataError` when it lacks the list or has both."""
+    listed = (root / LIST).exists()
+    folders = all((root / name).is_dir() for name in ("imagesTr", "labelsTr"))
+    if (listed or folders) and (other := _training(root)):
+        raise DataError(
+            f"BTCV: data.root holds both layouts, {other.relative_to(root)} (Synapse) and "
+            f"{LIST if listed else 'imagesTr with labelsTr'} (MONAI); expected one of them. Move "
+            "the other away."
+        )
+    if folders and not listed:
+        raise DataError(
+            f"BTCV: imagesTr and labelsTr are there, {LIST} alone is missing in data.root; expected "
+            f'it beside them, such as {{"training": [{ENTRY}], "validation": []}}.'
+        )
+    return listed
+
+
+def _training(root: Path) -> Path | None:
+    """The folder of the Synapse layout that holds img and label."""
+    places = (root / "RawData" / "Training", root / "Training")
+    return next((place for place in places if place.is_dir()), None)
+
+
 def _pairs(root: Path) -> dict[str, Listed]:
     """Case id -> files of the Synapse layout; it has no official parts."""
-    places = (root / "RawData" / "Training", root / "Training")
-    folder = next((place for place in places if place.is_dir()), None)
+    folder = _training(root)
     absent = [name for name in (IMAGES, LABELS) if folder and not (folder / name).is_dir()]
     if folder is None or absent:
         found = f"Training has no folder {' and '.join(absent)}" if absent else "none of them found"
@@ -117,5 +142,5 @@ def _read(
             np.equal(numbers, NUMBERS[organ], out=mask[channel])
     return Sample(
         to_grey(voxels, window), torch.from_numpy(mask), case, patient, geometry.spacing_mm,
-        labelled,
+        labelled, implausible(voxels, geometry.spacing_mm, window),
     )  # fmt: skip

@@ -4,20 +4,23 @@ The file calls the six labelled cases that are held out "validation", and result
 the field reports, because the volumes under "test" have no labels. So "validation" becomes the
 part "test" here: nothing may be chosen by it. Only when the file lists labelled test cases, too,
 is "validation" the part "val". `numTraining` is wrong in the file in circulation, and ignored.
+
+Files may have any name: that of the image, without .nii.gz, is the case id.
 """
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from medsa_model.data.organs import NUMBERS, ORGANS
-from medsa_model.data.pairing import first
+from medsa_model.data.pairing import check_id, first
 from medsa_model.errors import DataError
 
 LIST = "dataset_0.json"
-IMAGE = re.compile(r"(?:\./)?imagesT[rs]/img(\d{4})\.nii(?:\.gz)?", re.ASCII)
-LABEL = re.compile(r"(?:\./)?labelsT[rs]/label(\d{4})\.nii(?:\.gz)?", re.ASCII)
+NIFTI = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
+IMAGE, LABEL = (re.compile(rf"{name}(\d{{4}})", re.ASCII) for name in ("img", "label"))
 ENTRY = '{"image": "imagesTr/img0001.nii.gz", "label": "labelsTr/label0001.nii.gz"}'
 SHORT = (  # what files call the organs, in our order; the first is MONAI's word
     ("spleen",), ("rkid", "kidney_r"), ("lkid", "kidney_l"), ("gall", "gall_bladder"),
@@ -44,7 +47,7 @@ def read_list(root: Path) -> dict[str, Listed]:
     """Case id -> files and part ("train", "val", "test") of all labelled cases in the list.
 
     Raises `DataError` for a file that is no such list, numbers the organs otherwise, lists a case
-    twice, or lists files that are not there.
+    or a file twice, or lists files that are not there or not in `root`.
     """
     try:
         content = json.loads((root / LIST).read_text(encoding="utf-8"))
@@ -83,7 +86,13 @@ def _cases(root: Path, content: dict[str, object]) -> dict[str, Listed]:
     if twice:
         raise DataError(
             f"{LIST}: {len(twice)} case(s) are listed twice: {first(twice)}; expected each case in "
-            "one list once, or tests would be leaked."
+            "one list once, or tests would be leaked. The file name of the image is the case."
+        )
+    uses = Counter(path for each in cases.values() for path in (each.image, each.label))
+    if repeated := {path.name for path, times in uses.items() if times > 1}:
+        raise DataError(
+            f"{LIST}: {len(repeated)} file(s) are listed twice: {first(repeated)}; expected a label "
+            "of its own for each image. Correct the list."
         )
     missing = {
         path.name
@@ -94,26 +103,40 @@ def _cases(root: Path, content: dict[str, object]) -> dict[str, Listed]:
     if missing:
         raise DataError(
             f"{LIST}: {len(missing)} of {2 * len(cases)} listed files are not there: "
-            f"{first(missing)}; expected them in imagesTr and labelsTr beside the list. Add them, "
-            "or take their cases out of the list."
+            f"{first(missing)}; expected them where the list says, as seen from its own folder. Add "
+            "them, or take their cases out of the list."
         )
     return cases
 
 
 def _case(root: Path, entry: object, place: str, part: str) -> tuple[str, Listed]:
     files = entry if isinstance(entry, dict) else {}
-    image, label = (str(files.get(key, "")) for key in ("image", "label"))
-    numbers = IMAGE.fullmatch(image), LABEL.fullmatch(label)
-    if numbers[0] is None or numbers[1] is None:
+    paths = [files.get(key) for key in ("image", "label")]
+    if not all(isinstance(path, str) and path for path in paths):
         raise DataError(
             f"{LIST}: {place} is not an image with its label; expected such as {ENTRY}."
         )
-    if numbers[0][1] != numbers[1][1]:
+    image, label = (Path(str(path)) for path in paths)
+    if any(path.is_absolute() or ".." in path.parts for path in (image, label)):
+        raise DataError(
+            f"{LIST}: {place} is not inside the folder of the list: a path begins at the top or "
+            f"has '..' in it; expected such as {ENTRY}. Put the files beside the list."
+        )
+    names = [NIFTI.fullmatch(path.name) for path in (image, label)]
+    if names[0] is None or names[1] is None:
+        raise DataError(
+            f"{LIST}: {place} has a file that does not end in .nii.gz or .nii; expected such as "
+            f"{ENTRY}. Convert it to NIfTI."
+        )
+    case = names[0][1]
+    check_id(case, f"{LIST}: {place}")
+    numbers = IMAGE.fullmatch(case), LABEL.fullmatch(names[1][1])
+    if numbers[0] and numbers[1] and numbers[0][1] != numbers[1][1]:
         raise DataError(
             f"{LIST}: {place} pairs image {numbers[0][1]} with label {numbers[1][1]}; expected the "
             "same number. Correct the list."
         )
-    return f"img{numbers[0][1]}", Listed(root / image, root / label, part)
+    return case, Listed(root / image, root / label, part)
 
 
 def _check_numbers(labels: object) -> None:

@@ -1,6 +1,6 @@
 """What folder layouts share: the data root, listing files, and pairing images with masks.
 
-Messages name folders of the layout and case ids, never a path of the machine.
+Messages name folders of the layout and case ids, and of paths of the machine the data root alone.
 """
 
 import re
@@ -17,7 +17,7 @@ SUFFIX = re.compile(r"(.+)[_-](?:mask|seg|segmentation|label|gt)", re.IGNORECASE
 def choose_root(given: Path | None, configured: Path | None) -> Path:
     """The folder to read: `given` by the caller, else the one `configured` in the section.
 
-    `~` is the user's home. Raises `DataError` when there is no such folder.
+    `~` is the user's home. Raises `DataError`, which shows the path, when that is no folder.
     """
     root = given or configured
     if root is None:
@@ -29,9 +29,16 @@ def choose_root(given: Path | None, configured: Path | None) -> Path:
             "data.root: it starts with ~, but that user's home folder is not known here; expected "
             "~/ and a folder of your own, or the whole path."
         ) from None
-    if not root.is_dir():
-        raise DataError("data.root: there is no such folder, or it cannot be read; check its path.")
-    return root
+    try:
+        if root.is_dir():
+            return root
+        problem = "is a file" if root.is_file() else "does not exist: there is no such folder"
+        place = str(root.resolve())
+    except (OSError, ValueError) as error:  # a folder above is closed; a name with a zero byte
+        problem, place = f"cannot be looked at ({type(error).__name__})", repr(str(root))
+    raise DataError(
+        f"data.root: {place} {problem}; expected the folder of the data set. Check the path."
+    )
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -50,12 +57,7 @@ def by_case(found: Iterable[tuple[str, Path]], folder: str) -> dict[str, Path]:
     files: dict[str, Path] = {}
     twice: set[str] = set()
     for case, path in found:
-        if not case.isprintable() or len(case) > LONGEST_ID:
-            raise DataError(
-                f"folder {folder}: a file name holds characters that cannot be printed, or more "
-                f"than {LONGEST_ID} of them ({case[:20]!a}...). Rename it: the name is the "
-                "case id in logs and reports."
-            )
+        check_id(case, f"folder {folder}")
         if case in files:
             twice.add(case)
         files[case] = path
@@ -65,6 +67,16 @@ def by_case(found: Iterable[tuple[str, Path]], folder: str) -> dict[str, Path]:
             "expected one file for each case. Remove or rename the others."
         )
     return files
+
+
+def check_id(case: str, place: str) -> None:
+    """Raise `DataError` for a case id, taken from a file name in `place`, unfit to be printed."""
+    if not case.isprintable() or len(case) > LONGEST_ID:
+        raise DataError(
+            f"{place}: a file name holds characters that cannot be printed, or more than "
+            f"{LONGEST_ID} of them ({case[:20]!a}...). Rename it: the name is the case id in logs "
+            "and reports."
+        )
 
 
 def check_pairs(

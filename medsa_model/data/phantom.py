@@ -20,6 +20,7 @@ from medsa_model.data.hounsfield import to_grey
 from medsa_model.data.organs import NUMBERS, ORGANS, Organs
 from medsa_model.data.phantom_anatomy import paint
 from medsa_model.data.phantom_sites import SCANNERS, contrast, scan
+from medsa_model.data.no_folder import NoFolder
 from medsa_model.data.sample import Case, Sample
 from medsa_model.section import Section
 
@@ -28,8 +29,8 @@ class Phantom(Section):
     """Painted abdominal volumes; nothing is read from disk."""
 
     kind: Literal["phantom"] = "phantom"
-    root: Path | None = None
-    """Not used: the volumes are painted."""
+    root: NoFolder = None
+    """Always empty: the volumes are painted."""
     sites: int = Field(3, ge=1, le=len(SCANNERS))
     """Number of sites: site_a, site_b, ..."""
     cases_per_site: int = Field(12, ge=1, le=100_000)

@@ -21,6 +21,8 @@ class Sample:
 
     `labelled`: which channels of `mask` were annotated; of the others nothing is known, and their
     mask is empty. `None`: all were.
+
+    `remarks`: what is implausible about the file, each fit for a warning.
     """
 
     image: Tensor
@@ -29,6 +31,7 @@ class Sample:
     patient: str
     spacing_mm: tuple[float, ...] | None = None
     labelled: tuple[bool, ...] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

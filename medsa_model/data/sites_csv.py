@@ -1,19 +1,24 @@
 """`sites.csv` beside a data set: where each case comes from.
 
 Columns `image_id,site`, and optionally `patient` (or `lesion_id`): cases of one patient stay on
-one side of every split. Rows for images that are not there are ignored, so that one file serves
-a whole collection and its parts.
+one side of every split. Rows for images that are not there are ignored with a warning, so that
+one file serves a whole collection and its parts.
 """
 
 import csv
+import multiprocessing
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from medsa_model.data.pairing import first
 from medsa_model.errors import DataError
+from medsa_model.logs import logger
 
 NAME = "sites.csv"
+WITHOUT = f"the sites of cases stand in {NAME} in data.root, columns image_id,site"
+NIFTI = ".nii.gz"
 SEPARATORS = {";": ";", "\t": "tabs"}  # what spreadsheets also write, and how a message calls it
 
 
@@ -34,20 +39,44 @@ def read_origins(root: Path, cases: Collection[str]) -> dict[str, Origin]:
     if not path.exists():
         return {case: Origin(None, case) for case in cases}
     origins = _read(path)
+    unused = origins.keys() - set(cases)
     if missing := set(cases) - origins.keys():
-        extended = sorted(
-            row for row in origins.keys() - set(cases) if row.rpartition(".")[0] in missing
-        )
-        hint = ""
-        if extended:
-            example = extended[0].rpartition(".")[0]
-            hint = f"; write ids without extension ({example}, not {extended[0]})"
+        others = f" The file has {_shown(unused)}." if unused else ""
         raise DataError(
             f"{NAME}: {len(missing)} of {len(cases)} images have no row: {first(missing)}; "
-            f"expected a row for each image{hint}. Add them, or remove the file to do without "
-            "sites."
+            f"expected a row for each image{_hint(missing, unused)}.{others} Correct {NAME} in "
+            "data.root, or remove it to do without sites."
+        )
+    # the processes of a comparison open the same data again
+    if unused and multiprocessing.parent_process() is None:
+        _warn(
+            f"{NAME} in data.root: {len(unused)} of {len(origins)} rows are for images that are "
+            f"not there: {_shown(unused)}; they are ignored"
         )
     return {case: origins[case] for case in cases}
+
+
+@cache
+def _warn(text: str) -> None:
+    """Log a warning, once a process: a data set is opened more often."""
+    logger.warning("%s", text)
+
+
+def _hint(missing: Collection[str], unused: Collection[str]) -> str:
+    """How ids that are nearly those of images should be written."""
+    for row in sorted(unused):
+        ended = row.removesuffix(NIFTI) if row.endswith(NIFTI) else row.rpartition(".")[0]
+        if ended in missing:
+            return f"; write ids without extension ({ended}, not {row})"
+    for row in sorted(unused):
+        if whole := next((case for case in sorted(missing) if case.endswith(row)), None):
+            return f"; write the whole file name without extension ({whole}, not {row})"
+    return ""
+
+
+def _shown(rows: Collection[str]) -> str:
+    """Some ids of the file, which may hold anything."""
+    return first([f"{row:.40}" if row.isprintable() else f"{row[:40]!a}" for row in rows])
 
 
 def _read(path: Path) -> dict[str, Origin]:
@@ -61,7 +90,7 @@ def _read(path: Path) -> dict[str, Origin]:
         problem = type(error).__name__
     else:
         return _origins(columns, rows)
-    raise DataError(f"{NAME}: it cannot be read ({problem}); expected a CSV text file in UTF-8.")
+    raise DataError(f"{NAME} in data.root: it cannot be read ({problem}); expected a CSV text file in UTF-8.")
 
 
 def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from medsa_model.data.no_folder import NoFolder
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic_painting import LOOKS, Array, Look, paint_structure, texture
 from medsa_model.data.synthetic_sites import SITES, photograph
@@ -33,8 +34,8 @@ class Synthetic(Section):
     """Generated images in which the prompt decides; nothing is read from disk."""
 
     kind: Literal["synthetic"] = "synthetic"
-    root: Path | None = None
-    """Not used: the images are generated."""
+    root: NoFolder = None
+    """Always empty: the images are generated."""
     sites: int = Field(4, ge=1, le=len(SITES))
     """Number of sites: site_a, site_b, ..."""
     cases_per_site: int = Field(60, ge=1, le=100_000)

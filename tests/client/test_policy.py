@@ -53,8 +53,8 @@ def test_of_many_unknown_settings_five_are_named():
 
 
 def test_without_limits_a_site_takes_part():
-    check_run(configuration(), Limits(), None)
-    check_run(configuration(), Limits(), CLASSES)
+    check_run(configuration(), Limits(), None, False)
+    check_run(configuration(), Limits(), CLASSES, False)
     check_training(configuration(), Limits(), 1, 3)
     check_size(10**12, Limits())
 
@@ -65,13 +65,13 @@ def test_a_run_that_was_not_agreed_to_is_named_by_its_hash():
     refused = refusal(check_run, config, Limits(runs=()), None)
     assert refused.reason == Reason.RUN_NOT_ALLOWED
     assert config.sha256 in str(refused) and "limits.runs" in str(refused)
-    check_run(config, Limits(runs=("0" * 64, config.sha256)), None)
+    check_run(config, Limits(runs=("0" * 64, config.sha256)), None, False)
 
 
 def test_any_changed_setting_makes_it_another_run():
     limits = Limits(runs=(configuration().sha256,))
     for other in ({"rounds": 5}, {"seed": 1}, {"train": {"steps": 26}}):
-        refused = refusal(check_run, configuration(**other), limits, None)
+        refused = refusal(check_run, configuration(**other), limits, None, False)
         assert refused.reason == Reason.RUN_NOT_ALLOWED
 
 
@@ -106,9 +106,9 @@ def test_the_names_of_a_sites_structures_stay_in_its_log(classes, found, caplog,
 def test_the_most_rounds(rounds, allowed):
     limits = Limits(rounds=rounds)
     if allowed:
-        check_run(configuration(), limits, None)
+        check_run(configuration(), limits, None, False)
     else:
-        refused = refusal(check_run, configuration(), limits, None)
+        refused = refusal(check_run, configuration(), limits, None, False)
         assert refused.reason == Reason.OVER_LIMIT and "4 rounds, limit 3" in str(refused)
 
 
@@ -182,3 +182,13 @@ def test_the_backbone_is_compared_before_the_adapters():
     refused = refusal(check_model, ours, "a" * 64, "y" * 64)
     assert refused.reason == Reason.OTHER_ADAPTERS
     assert "y" * 16 in str(refused) and "b" * 16 in str(refused)
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "phantom"])
+def test_a_run_for_volumes_and_a_site_with_images_do_not_meet(kind):
+    """Nor the other way round: attention across slices would train on what has none."""
+    config = configuration(data={"kind": kind})
+    check_run(config, Limits(), None, kind == "phantom")
+    refused = refusal(check_run, config, Limits(), None, kind == "synthetic")
+    assert refused.reason == Reason.OTHER_DATA
+    assert "2D images" in str(refused) and "volumes" in str(refused) and kind in str(refused)

@@ -22,8 +22,31 @@ def test_no_root_and_wrong_root(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"set data\.root"):
         choose_root(None, None)
     with pytest.raises(DataError, match="no such folder") as error:
-        choose_root(None, tmp_path / "DOE_JOHN")
-    assert "DOE_JOHN" not in str(error.value)
+        choose_root(None, tmp_path / "lost")
+    assert f"data.root: {tmp_path / 'lost'} does not exist: there is no" in str(error.value)
+
+
+def test_a_wrong_root_is_shown_as_a_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "archive.zip").touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError) as error:
+        choose_root(None, Path("../archive.zip"))
+    assert f"data.root: {tmp_path / 'archive.zip'} is a file; expected the f" in str(error.value)
+    with pytest.raises(DataError) as error:
+        choose_root(Path("x/../y"), None)
+    assert f"data.root: {tmp_path / 'here' / 'y'} does not exist" in str(error.value)
+
+
+def test_a_root_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    with pytest.raises(DataError, match=r"'/closed/data' cannot be looked at \(PermissionError\)"):
+        choose_root(None, Path("/closed/data"))
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
