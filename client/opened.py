@@ -54,10 +54,11 @@ def open_cases(config: SiteConfig) -> list[Case]:
         return cases
     mine = [case for case in cases if case.site == config.origin]
     if not mine:
-        found = sorted({case.site or f"(none: {WITHOUT})" for case in cases})
+        found = sorted({case.site or "(none)" for case in cases})
+        advice = f"; {WITHOUT}" if "(none)" in found else ""
         raise DataError(
-            f"origin is {config.origin!r}, but the cases come from {', '.join(found[:LISTED])}; "
-            "correct origin in the site YAML, or leave it out to use all cases"
+            f"origin is {config.origin!r}, but the cases come from {', '.join(found[:LISTED])}"
+            f"{advice}; correct origin in the site YAML, or leave it out to use all cases"
         )
     return mine
 

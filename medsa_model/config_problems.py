@@ -30,12 +30,11 @@ def problems(
 
     A list is counted without its bad items: that it is too short then is no problem of its own.
     """
-    places = [each["loc"] for each in errors]
+    above = {each["loc"][:depth] for each in errors for depth in range(len(each["loc"]))}
     return [
         problem(section, content, dict(each), given)
         for each in errors
-        if each["type"] != "too_short"
-        or not any(len(p) > len(each["loc"]) and p[: len(each["loc"])] == each["loc"] for p in places)
+        if each["type"] != "too_short" or each["loc"] not in above
     ]
 
 
@@ -95,7 +94,8 @@ def problem(
         return key, _no_kind(keys, annotation, error["input"])
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if error["type"] in ("too_short", "too_long"):
-        message = message.replace("Tuple should", "the list should").replace(" after validation", "")
+        message = message.replace("Tuple should", "the list must")
+        message = message.replace(" after validation", "")
     return key, f"got {error['input']!r}: {message}" if keys else message
 
 

@@ -84,8 +84,8 @@ def _is_listed(root: Path) -> bool:
         )
     if folders and not listed:
         raise DataError(
-            f"BTCV: imagesTr and labelsTr are there, {LIST} alone is missing in data.root; expected "
-            f'it beside them, such as {{"training": [{ENTRY}], "validation": []}}.'
+            f"BTCV: imagesTr and labelsTr are there, {LIST} alone is missing in data.root; "
+            f'expected it beside them, such as {{"training": [{ENTRY}], "validation": []}}.'
         )
     return listed
 

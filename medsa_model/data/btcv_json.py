@@ -91,8 +91,8 @@ def _cases(root: Path, content: dict[str, object]) -> dict[str, Listed]:
     uses = Counter(path for each in cases.values() for path in (each.image, each.label))
     if repeated := {path.name for path, times in uses.items() if times > 1}:
         raise DataError(
-            f"{LIST}: {len(repeated)} file(s) are listed twice: {first(repeated)}; expected a label "
-            "of its own for each image. Correct the list."
+            f"{LIST}: {len(repeated)} file(s) are listed twice: {first(repeated)}; expected a "
+            "label of its own for each image. Correct the list."
         )
     missing = {
         path.name
@@ -103,8 +103,8 @@ def _cases(root: Path, content: dict[str, object]) -> dict[str, Listed]:
     if missing:
         raise DataError(
             f"{LIST}: {len(missing)} of {2 * len(cases)} listed files are not there: "
-            f"{first(missing)}; expected them where the list says, as seen from its own folder. Add "
-            "them, or take their cases out of the list."
+            f"{first(missing)}; expected them where the list says, as seen from its own folder. "
+            "Add them, or take their cases out of the list."
         )
     return cases
 

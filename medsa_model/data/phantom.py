@@ -17,10 +17,10 @@ import torch
 from pydantic import Field, model_validator
 
 from medsa_model.data.hounsfield import to_grey
+from medsa_model.data.no_folder import NoFolder
 from medsa_model.data.organs import NUMBERS, ORGANS, Organs
 from medsa_model.data.phantom_anatomy import paint
 from medsa_model.data.phantom_sites import SCANNERS, contrast, scan
-from medsa_model.data.no_folder import NoFolder
 from medsa_model.data.sample import Case, Sample
 from medsa_model.section import Section
 

@@ -11,9 +11,7 @@ SHOWN = 20  # faults in a message
 T = TypeVar("T")
 
 
-def read_each(
-    cases: Iterable[Case], look: Callable[[Sample], T], faults: list[str]
-) -> list[T]:
+def read_each(cases: Iterable[Case], look: Callable[[Sample], T], faults: list[str]) -> list[T]:
     """What `look` finds in every case that can be read; the faults of others join `faults`."""
     found = []
     for case in cases:

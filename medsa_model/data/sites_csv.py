@@ -90,7 +90,9 @@ def _read(path: Path) -> dict[str, Origin]:
         problem = type(error).__name__
     else:
         return _origins(columns, rows)
-    raise DataError(f"{NAME} in data.root: it cannot be read ({problem}); expected a CSV text file in UTF-8.")
+    raise DataError(
+        f"{NAME} in data.root: it cannot be read ({problem}); expected a CSV text file in UTF-8."
+    )
 
 
 def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin]:
