@@ -18,6 +18,7 @@ from medsa_model.errors import CheckpointError
 from medsa_model.figures import draw_progress, draw_sites
 from medsa_model.report_result import result_in_words
 from medsa_model.report_run import Run, read_run
+from medsa_model.report_structures import structures_table
 from medsa_model.report_values import (
     Json,
     duration,
@@ -25,6 +26,7 @@ from medsa_model.report_values import (
     in_order,
     label,
     mapping,
+    mean_of,
     number,
     score,
     site_dice,
@@ -93,6 +95,7 @@ def _head(run: Run, mean: dict[int, float]) -> Json:
     seed = str(run.summary.get("seed", run.configured("seed")))
     facts = {
         "Kind": "simulation" if run.simulated else "",
+        "Data": runs.data_in_words(run),
         "Backbone": str(mapping(run.summary.get("model")).get("backbone", "")),
         "Rounds": rounds if run.finished else f"{done} of {rounds}" if rounds else str(done),
         "Seed": seed,
@@ -129,9 +132,15 @@ def _scores(run: Run) -> Json:
     }
     return {
         "compared": [
-            tables.rows_table(prompt, rows, runs.references(run, prompt))
+            (
+                tables.rows_table(prompt, rows, runs.references(run, prompt)),
+                structures_table(prompt, rows),
+            )
             for prompt, rows in prompts.items()
         ],
+        "has_surface": any(
+            mean_of(row, "hd95") is not None for rows in prompts.values() for row in rows.values()
+        ),
         "has_local": "local" in main,
         "has_references": bool(mapping(run.report.get("references"))),
         "by_site": [
@@ -139,7 +148,6 @@ def _scores(run: Run) -> Json:
             for prompt, rows in prompts.items()
             if site_names(rows)
         ],
-        "by_class": tables.classes_table(main),
         "sites_figure": _address(draw_sites(sites, points), "svg+xml") if sites else "",
         "cross_site": [tables.cross_site_table(*item) for item in runs.cross_site(run).items()],
     }
@@ -176,11 +184,25 @@ def _costs(run: Run) -> Json:
         "trained": tables.trained_table(trained) if trained else None,
         "privacy": privacy,
         "spent": tables.privacy_table(mapping(privacy.get("per_site"))),
-        "times": {
-            label(phase): duration(number(seconds))
-            for phase, seconds in mapping(run.report.get("seconds")).items()
-        },
+        "times": _times(run),
     }
+
+
+def _times(run: Run) -> dict[str, str]:
+    """Time of the rounds of each row, and of the whole command, which also reads and evaluates."""
+    times = {
+        f"Training, {label(row)}": duration(number(seconds))
+        for row, seconds in mapping(run.report.get("seconds")).items()
+    }
+    command = mapping(run.report.get("command"))
+    if (whole := number(command.get("seconds"))) is not None:
+        what = (
+            "The last command, which went on with the run"
+            if command.get("resumed")
+            else ("The whole command: reading, training, evaluation")
+        )
+        times[what] = duration(whole)
+    return times
 
 
 def _examples(run: Run) -> list[dict[str, str]]:

@@ -1,13 +1,16 @@
 """The result of a run in a few sentences, also when federation did not help.
 
-Differences are those of the printed numbers. "Better" needs a higher printed number; equal ones
-are not better.
+Differences are those of the printed numbers. One below `MARGIN` is no clear difference, neither of
+means nor at a site: after a step of training scores move by a thousandth, up or down.
 """
 
 from medsa_model.report_values import (
+    MARGIN,
     Json,
     difference,
+    direction,
     label,
+    mapping,
     mean_dice,
     number,
     score,
@@ -16,6 +19,17 @@ from medsa_model.report_values import (
     worst_dice,
 )
 
+VERDICTS = {  # by the direction of the means' difference, then of the worst sites'
+    (1, 1): "Training together is better than training alone",
+    (1, 0): "Training together is better on average, with no clear difference at the worst site",
+    (1, -1): "Training together is better on average, but not at the worst site",
+    (0, 1): "Training together is better at the worst site, with no clear difference on average",
+    (0, 0): "No clear difference between training together and training alone",
+    (0, -1): "Training together is worse at the worst site, with no clear difference on average",
+    (-1, 1): "Training together is better at the worst site, but not on average",
+    (-1, 0): "Training together is not better than training alone",
+    (-1, -1): "Training together is not better than training alone",
+}
 SPOKEN = {"federated": "Federated", "local": "alone", "centralized": "centralized"}
 
 
@@ -34,11 +48,11 @@ def result_in_words(prompts: dict[str, Json], references: Json, seed: str) -> li
     if "federated" not in rows:
         return sentences
     if "local" in rows:
-        sentences.append(_against_alone(rows))
+        sentences += [_against_alone(rows), _what_was_compared(prompt, rows)]
     else:
         sentences.append("No site's own model was evaluated: what federation adds is not known.")
     sentences += _against_others(rows, references)
-    sentences += [_exception(name, each) for name, each in others if _no_gain(each)]
+    sentences += [told for name, each in others if (told := _exception(name, each))]
     seeds = f"one run with seed {seed}" if seed else "one run"
     sentences.append(f"This is {seeds}; repeat it with other seeds before relying on small gains.")
     return sentences
@@ -65,22 +79,26 @@ def _against_alone(rows: Json) -> str:
     worst = difference(worst_dice(one), worst_dice(other))
     if mean is None or worst is None:
         return "Training together and training alone cannot be compared: a score is missing."
-    better_mean, better_worst = mean > 0, worst > 0
-    if better_mean and better_worst:
-        verdict = "Training together is better than training alone"
-    elif better_mean:
-        verdict = "Training together is better on average, but not at the worst site"
-    elif better_worst:
-        verdict = "Training together is better at the worst site, but not on average"
-    else:
-        verdict = "Training together is not better than training alone"
+    verdict = VERDICTS[direction(mean), direction(worst)]
     gains = [
         difference(number(value), number(site_dice(other).get(site)))
         for site, value in site_dice(one).items()
     ]
-    known = [gain for gain in gains if gain is not None]
-    sites = f"; higher at {sum(gain > 0 for gain in known)} of {len(known)} sites" if known else ""
+    known = [direction(gain) for gain in gains if gain is not None]
+    lower = f", lower at {known.count(-1)}" if -1 in known else ""
+    sites = f"; higher at {known.count(1)} of {len(known)} sites{lower}" if known else ""
     return f"{verdict}: mean {signed(mean)}, worst site {signed(worst)}{sites}."
+
+
+def _what_was_compared(prompt: str, rows: Json) -> str:
+    """Which scores, of how many cases, and what counts as a difference."""
+    cases = number(mapping(rows["federated"]).get("cases"))
+    on = "the test cases" if cases is None else f"{cases:,.0f} test cases"
+    asked = f" with the prompt {prompt}" if prompt else ""
+    return (
+        f"Compared: mean Dice of the common model and of each site's own model on {on}{asked}; a "
+        f"difference below {MARGIN:.3f}, of means or at a site, counts as none."
+    )
 
 
 def _against_others(rows: Json, references: Json) -> list[str]:
@@ -88,8 +106,11 @@ def _against_others(rows: Json, references: Json) -> list[str]:
     federated = mean_dice(rows["federated"])
     sentences = []
     gain = difference(federated, mean_dice(rows.get("zero_shot")))
-    if gain is not None and gain <= 0:
-        sentences.append("The federated model is not better than the model before adaptation.")
+    if gain is not None and direction(gain) < 1:
+        clearly = "clearly " if gain > 0 else ""
+        sentences.append(
+            f"The federated model is not {clearly}better than the model before adaptation."
+        )
     ahead = [
         f"{label(name)} {score(mean_dice(row))}"
         for name, row in references.items()
@@ -100,11 +121,11 @@ def _against_others(rows: Json, references: Json) -> list[str]:
     return sentences
 
 
-def _no_gain(rows: Json) -> bool:
-    gain = difference(mean_dice(rows.get("federated")), mean_dice(rows.get("local")))
-    return gain is not None and gain <= 0
-
-
 def _exception(prompt: str, rows: Json) -> str:
-    federated, alone = score(mean_dice(rows["federated"])), score(mean_dice(rows["local"]))
-    return f"With the prompt {prompt} it is not better than alone: {federated} against {alone}."
+    """That another prompt shows no gain; "" where it shows one, or a score is missing."""
+    federated, alone = mean_dice(rows.get("federated")), mean_dice(rows.get("local"))
+    gain = difference(federated, alone)
+    if gain is None or direction(gain) > 0:
+        return ""
+    found = "it is not better than alone" if direction(gain) else "there is no clear difference"
+    return f"With the prompt {prompt} {found}: {score(federated)} against {score(alone)}."

@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from medsa_model.data import GENERATED, VOLUMES
 from medsa_model.figures import Curves
 from medsa_model.report_values import Json, case_count, mapping, number
+
+# by line, as in `Run.configured`: `kind` is indented by less than what lies in a section of `data`
+DATA_KIND = re.compile(
+    r"^data:[ \t]*(?:#.*)?\r?\n(?:[ \t]+.*\n)*?  kind:[ \t]*([\w-]+)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,20 @@ def last_change(run: Run) -> datetime:
     names = ("summary.json", "metrics.jsonl", "config.yaml")
     there = [path for name in names if (path := run.folder / name).is_file()]
     return datetime.fromtimestamp((there or [run.folder])[0].stat().st_mtime)
+
+
+def data_in_words(run: Run) -> str:
+    """What the run's data are, "" when unknown; whoever reads numbers has to know if patients."""
+    data = mapping(run.summary.get("data"))
+    found = DATA_KIND.search(run.config)
+    kind = str(data.get("kind") or (found[1] if found else ""))
+    if data.get("generated", kind in GENERATED) is True:
+        return f"{kind} (painted, no patients)"
+    what = "CT volumes" if data.get("volumes", kind in VOLUMES) is True else "images"
+    names = data.get("structures")
+    count = len(names) if isinstance(names, list) else 0
+    told = f", {count} structure{'' if count == 1 else 's'}" if count else ""
+    return f"{kind}: {what}{told}" if kind else ""
 
 
 def main_prompt(run: Run) -> str:

@@ -14,16 +14,21 @@ from medsa_model.report_values import (
     Json,
     case_count,
     difference,
+    direction,
     duration,
     in_order,
     label,
     mapping,
+    mean_of,
+    millimetres,
     number,
     score,
     signed,
     site_dice,
     site_names,
 )
+
+DIRECTIONS = {1: "gain", -1: "loss", 0: ""}
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,28 @@ class Table:
 
 def rows_table(prompt: str, rows: Json, references: Json) -> Table:
     """The comparison for one prompt; `references` map a name to its ROW for this prompt."""
-    header = ("Model", "Dice mean", "Worst site", "Gap", "IoU mean", "Cases", "Time")
-    body = [_row_cells(name, row, "") for name, row in in_order(rows).items()]
-    body += [_row_cells(name, row, "reference") for name, row in references.items()]
+    each = [*rows.values(), *references.values()]
+    surface = any(mean_of(row, name) is not None for row in each for name in ("hd95", "nsd"))
+    header = ["Model", "Dice mean", "Worst site", "Gap", "IoU mean"]
+    header += ["HD95 mean (mm)", "NSD mean"] if surface else []
+    header += ["Cases", "Training time"]
+    body = [_row_cells(name, row, "", surface) for name, row in in_order(rows).items()]
+    body += [_row_cells(name, row, "reference", surface) for name, row in references.items()]
     return Table(f"Prompt: {prompt}" if prompt else "", header, body)
 
 
-def _row_cells(name: str, row: object, style: str) -> list[Cell]:
-    dice, iou = mapping(mapping(row).get("dice")), mapping(mapping(row).get("iou"))
+def _row_cells(name: str, row: object, style: str, surface: bool) -> list[Cell]:
+    dice = mapping(mapping(row).get("dice"))
     scores = [number(dice.get(key)) for key in ("mean", "worst_site", "gap")]
-    scores.append(number(iou.get("mean")))
+    scores.append(mean_of(row, "iou"))
+    cells = [Cell(score(value), value) for value in scores]
+    if surface:
+        hd95, nsd = mean_of(row, "hd95"), mean_of(row, "nsd")
+        cells += [Cell(millimetres(hd95), hd95), Cell(score(nsd), nsd)]
     cases, seconds = (number(mapping(row).get(key)) for key in ("cases", "seconds"))
     return [
         Cell(label(name), style="federated" if name == "federated" else style),
-        *(Cell(score(value), value) for value in scores),
+        *cells,
         Cell(MISSING if cases is None else f"{cases:,.0f}", cases),
         Cell(duration(seconds), seconds),
     ]
@@ -81,27 +94,10 @@ def sites_table(prompt: str, rows: Json, test_cases: Mapping[str, int]) -> Table
         cells += [Cell(score(value), value) for value in values.values()]
         if compared:
             gain = difference(values["federated"], values["local"])
-            cells.append(Cell(signed(gain), gain, style=_direction(gain)))
+            cells.append(Cell(signed(gain), gain, style=DIRECTIONS[direction(gain)]))
         body.append(cells)
     header += [f"Federated {MINUS} alone"] if compared else []
     return Table(f"Dice, prompt: {prompt}" if prompt else "Dice", header, body)
-
-
-def _direction(gain: float | None) -> str:
-    return "" if not gain else "gain" if gain > 0 else "loss"
-
-
-def classes_table(rows: Json) -> Table | None:
-    """Dice of each class (`per_class` of a 3D row), or None when no row has any."""
-    found = {name: mapping(mapping(row).get("per_class")) for name, row in in_order(rows).items()}
-    classes = dict.fromkeys(name for values in found.values() for name in values)
-    if not classes:
-        return None
-    body = []
-    for name in classes:
-        values = [number(of_row.get(name)) for of_row in found.values()]
-        body.append([Cell(name), *(Cell(score(value), value) for value in values)])
-    return Table("Dice of each class", ["Class", *map(label, found)], body)
 
 
 def cross_site_table(prompt: str, matrix: Json) -> Table:

@@ -1,7 +1,7 @@
 """How the report reads values that may be missing, and how it writes numbers.
 
 A ROW is one entry of `rows` in summary.json: `{"dice": {"mean", "worst_site", "gap", "per_site"},
-"iou": ..., "cases", "seconds"}`.
+"iou": ..., "cases", "seconds"}`, of volumes also `hd95`, `nsd` and `structures`.
 """
 
 import math
@@ -15,6 +15,9 @@ ROW_LABELS = {
     "federated": "Federated",
     "centralized": "Centralized",
 }
+MARGIN = 0.01
+"""Smallest difference of mean Dice that the report calls one. A standard error would need the
+scores of single cases, which stay at their sites; a run knows the sites' means alone."""
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -41,6 +44,11 @@ def score(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
 
 
+def millimetres(value: float | None) -> str:
+    """A distance in mm with one decimal."""
+    return MISSING if value is None else f"{value:,.1f}"
+
+
 def signed(value: float | None) -> str:
     """A difference with three decimals and its sign."""
     if value is None:
@@ -51,6 +59,11 @@ def signed(value: float | None) -> str:
 def difference(one: float | None, other: float | None) -> float | None:
     """`one - other` of the numbers as printed, so that a reader who subtracts finds the same."""
     return None if one is None or other is None else round(round(one, 3) - round(other, 3), 3)
+
+
+def direction(gain: float | None) -> int:
+    """1 or -1 for a difference of at least `MARGIN`, else 0."""
+    return 0 if gain is None or abs(gain) < MARGIN else 1 if gain > 0 else -1
 
 
 def human_bytes(count: float) -> str:
@@ -78,7 +91,12 @@ def duration(seconds: float | None) -> str:
 
 def mean_dice(row: object) -> float | None:
     """Mean Dice of a ROW."""
-    return number(mapping(mapping(row).get("dice")).get("mean"))
+    return mean_of(row, "dice")
+
+
+def mean_of(row: object, metric: str) -> float | None:
+    """Mean of a metric of a ROW; `hd95` (mm) and `nsd` are of volumes alone."""
+    return number(mapping(mapping(row).get(metric)).get("mean"))
 
 
 def worst_dice(row: object) -> float | None:

@@ -7,6 +7,7 @@ give equal contents.
 
 import io
 import json
+import math
 import re
 import stat
 import time
@@ -19,7 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medsa_model import __version__
 from medsa_model.config import RunConfig, read_yaml, validate
-from medsa_model.data import GENERATED
+from medsa_model.data import GENERATED, VOLUMES, DataSet
+from medsa_model.data.organs import NUMBERS
 from medsa_model.data.split import SplitOptions
 from medsa_model.errors import ConfigError
 from medsa_model.private_files import PRIVATE, PUBLIC, read_file, write_new
@@ -35,6 +37,15 @@ ENVIRONMENT = Environment(
     keep_trailing_newline=True,
     autoescape=False,  # YAML and Markdown of our own values
 )
+LISTING = """{
+  "training": [{"image": "imagesTr/vol_17.nii.gz", "label": "labelsTr/vol_17.nii.gz"}],
+  "validation": [{"image": "imagesTr/vol_23.nii.gz", "label": "labelsTr/vol_23.nii.gz"}]
+}"""
+COMMENTS = {
+    "annotated": "Organs that were annotated here, such as [liver, spleen]; empty: all of the classes. "
+    "Of the\n# others nothing is taken as known, also not that they are not there.",
+    "window": "Lowest and highest CT number (HU) that can be told apart; what is beyond is clipped.",
+}
 RUN = re.compile(rb"\| sha256 \| `([0-9a-f]{64})` \|")  # in README.md
 
 
@@ -43,14 +54,15 @@ def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, by
     key = site_folder(federation.folder, site) / "site.key"
     address, host = federation.address, federation.address.host
     where = f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
-    generated = run.data.kind in GENERATED
+    generated, volumes = run.data.kind in GENERATED, run.data.kind in VOLUMES
     split = _split(federation.run)
     values = {
         "site": site, "federation": federation.name, "address": where, "version": __version__,
         "with_key": key.exists(), "generated": generated, "run": run, "split": split,
-        "work": _work(run), "labels": _labels(run.data.classes),
+        "work": _work(run), "volumes": volumes, "organs": NUMBERS, "listing": LISTING,
+        "volumes_needed": math.ceil(10 / split.test), "labels": _labels(run.data.classes),
         "folder": _folder(run.data.classes),
-        "data": yaml.safe_dump(run.data.model_dump(mode="json", exclude={"root"}), sort_keys=False),
+        "data": _data(run.data),
         "checkpoint": _checkpoint(run),
         # as JSON, which is YAML: a site may be called 007 or "no"
         "quoted": {
@@ -106,12 +118,32 @@ def changed_in_kit(path: Path, files: Mapping[str, bytes], public: bytes) -> lis
 
 
 def _work(run: RunConfig) -> str:
-    """What a site does in a round, in words."""
-    train = run.train
+    """What a site does in a round, in words; of volumes and patients as `limits.images` counts."""
+    train, privacy, volumes = run.train, run.privacy, run.data.kind in VOLUMES
+    what, slices = ("volumes", f" x {run.volume.slices} slices") if volumes else ("images", "")
+    if privacy:
+        views = f"{privacy.views} view{'s' if privacy.views > 1 else ''}"
+        return (
+            f"{run.steps_for(1)} steps, each patient in a step with probability "
+            f"{privacy.sampling_rate:g}, {views}{slices} of a patient; for `limits.images` that is "
+            f"steps x probability x training cases x views{' x slices' if volumes else ''}"
+        )
     if train.steps is not None:
-        return f"{train.steps} steps of {train.batch_size} images"
+        images = run.images_for(1, volumes)
+        told = f"{slices}, {images} for `limits.images`" if volumes else ""
+        return f"{train.steps} steps of {train.batch_size} {what}{told}"
     passes = f"{train.epochs:g} passes over the site's own training cases"
-    return f"{passes}, {train.batch_size} images a step"
+    told = f"{slices}; for `limits.images` that is steps x volumes x slices" if volumes else ""
+    return f"{passes}, {train.batch_size} {what} a step{told}"
+
+
+def _data(data: DataSet) -> str:
+    """YAML of the section `data` without its root, with comments on what a hospital may change."""
+    lines = []
+    for key, value in data.model_dump(mode="json", exclude={"root"}).items():
+        comment = f"# {COMMENTS[key]}\n" if key in COMMENTS else ""
+        lines.append(comment + yaml.safe_dump({key: value}, sort_keys=False))
+    return "".join(lines)
 
 
 def _labels(classes: Sequence[str]) -> str:

@@ -73,7 +73,12 @@ def otsu_threshold(values: NDArray[np.float32]) -> float:
     return float(edges[1:][np.argmax(np.nan_to_num(between))])
 
 
-BASELINES: dict[str, Baseline] = {"ellipse_in_box": ellipse_in_box, "otsu": otsu}
+def baselines_for(volumes: bool) -> dict[str, Baseline]:
+    """The baselines that say something about such data, by name."""
+    found: dict[str, Baseline] = {"ellipse_in_box": ellipse_in_box}
+    if not volumes:  # in CT the threshold parts body from air, and no organ is on the dark side
+        found["otsu"] = otsu
+    return found
 
 
 def evaluate_baseline(

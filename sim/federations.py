@@ -9,6 +9,8 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ import torch
 from medsa_model.device import choose_device
 from medsa_model.errors import FederationError, MedsaError
 from medsa_model.logs import logger, set_up
+from medsa_model.report_values import duration
 from server.app import Rules
 from server.app import make_app as make_server_app
 from sim.compare import Plan
@@ -170,6 +173,7 @@ def wished_processes(sim: Sim) -> int:
 
 def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
     """One federation: the coordinator's app and the sites' app on the chosen engine."""
+    started = time.monotonic()
     plan.folder.mkdir(parents=True, exist_ok=True)
     names = [*sites, POOLED]
     private = plan.config.privacy is not None
@@ -192,6 +196,10 @@ def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
             f"{plan.row}: not every site could be scored with every prompt; the reason of the "
             "failure stands above"
         )
+    if not sys.stdout.isatty():  # on a terminal there is a bar
+        name = f"{plan.row} {plan.folder.name}" if plan.row == "local" else plan.row
+        took = duration(time.monotonic() - started)
+        logger.info("%s is finished: rounds and evaluation took %s", name, took)
 
 
 def finished(plan: Plan, sites: Iterable[str]) -> bool:

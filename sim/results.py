@@ -1,6 +1,7 @@
 """Gather the rows of a finished comparison: summary.json, report.json and example pictures."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import torch
 from medsa_model.backbone import base_parameters
 from medsa_model.build import Built, build
 from medsa_model.checkpoint import latest_round, load_round, write_json
+from medsa_model.data import GENERATED, VOLUMES
 from medsa_model.device import choose_device
 from medsa_model.evaluate import Means
 from medsa_model.logs import read_metrics
 from medsa_model.privacy.summary import privacy_summary
 from medsa_model.state import AdapterState
-from sim.baselines import BASELINES, evaluate_baseline
+from sim.baselines import baselines_for, evaluate_baseline
 from sim.compare import Plan, plans
 from sim.config import SimulatedRun
 from sim.examples import write_examples
@@ -34,8 +36,13 @@ from sim.summary import (
 )
 
 
-def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> None:
-    """Write summary.json (the contract), report.json (the details) and the examples."""
+def write_results(
+    config: SimulatedRun, run: Path, sites: Mapping[str, int], started: float, resumed: bool
+) -> None:
+    """Write summary.json (the contract), report.json (the details) and the examples.
+
+    `started` is when the command began, by `time.monotonic`; `resumed`, whether it found rounds.
+    """
     todo = plans(config, run, sites)
     prompts = [kind.name for kind in config.prompt.evaluate]
     single = {p.row: final_scores(p.folder) for p in todo if p.row != "local"}
@@ -66,6 +73,12 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
         "name": config.name,
         "seed": config.seed,
         "rounds": config.rounds,
+        "data": {
+            "kind": config.data.kind,
+            "generated": config.data.kind in GENERATED,
+            "structures": list(config.data.classes),
+            "volumes": config.data.kind in VOLUMES,
+        },
         "model": {
             "backbone": config.model.backbone,
             "base_sha256": main.manifest.base_sha256,
@@ -96,6 +109,7 @@ def write_results(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> 
     }  # fmt: skip
     if config.sim.examples:
         _examples(config, run, sites, todo, main)
+    report["command"] = {"seconds": round(time.monotonic() - started, 2), "resumed": resumed}
     write_json(run / "summary.json", summary)
     write_json(run / "report.json", report)
 
@@ -119,7 +133,7 @@ def _references(
     """Rows that are always printed beside the model: baselines without one, then references."""
     opened = open_sites(run)
     result: dict[str, dict[str, object]] = {}
-    for name, baseline in BASELINES.items():
+    for name, baseline in baselines_for(config.data.kind in VOLUMES).items():
         scores: Scores = {}
         for site in sites:
             evaluation = evaluate_baseline(

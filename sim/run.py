@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medsa_model.build import build
+from medsa_model.checkpoint import latest_round
 from medsa_model.data.reading import count_empty, refuse
 from medsa_model.data.split import read_split, write_split
 from medsa_model.device import choose_device
@@ -73,14 +75,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -> None:
     """Run what is missing of the comparison in `run`, then write its results and report."""
+    started = time.monotonic()
     check_engine(config.sim)
     sites = prepare(config, run)
     everything = plans(config, run, sites)
     processes = processes_for(config.sim, len(everything))
+    resumed = any(latest_round(plan.folder) is not None for plan in everything)
     with progress_of(everything, console):
         todo = [plan for plan in everything if not finished(plan, sites)]
         run_plans(todo, run, list(sites), processes, verbose)
-    write_results(config, run, sites)
+    write_results(config, run, sites, started, resumed)
     page = write_report(run)
     print_table(run, console)
     console.print(f"Report: {page}")

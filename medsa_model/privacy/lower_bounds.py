@@ -17,14 +17,14 @@ Scores = NDArray[np.float64]
 ALARM = 1e-5
 """Chance of each check to find fault with a correct trainer."""
 SHARES = (0.02, 0.1, 0.5, 1.0)  # of the canaries that are guessed: all where scores are clear
-LARGEST = 1e4
+LARGEST = 1e4  # separation; without any noise it would be infinite, which JSON does not have
 
 
 def separation(inside: Scores, outside: Scores) -> float:
-    """Difference of the means in standard deviations of `outside` (Glass's delta)."""
+    """Difference of the means in standard deviations of `outside` (Glass's delta), at most 1e4."""
     difference = float(inside.mean() - outside.mean())
     spread = float(outside.std(ddof=1))
-    return difference / spread if spread else math.copysign(math.inf, difference)
+    return max(-LARGEST, min(difference / max(spread, 1e-300), LARGEST))
 
 
 def expected_separation(noise_multiplier: float, sampling_rate: float, steps: int) -> float:
@@ -58,10 +58,8 @@ def gaussian(inside: Scores, outside: Scores, delta: float, confidence: float = 
     more, by the drawing, only makes telling them apart easier: the bound stays one.
     """
     mu = separation(inside, outside)
-    if not math.isfinite(mu):
-        return math.inf if mu > 0 else 0.0
-    spread = float(inside.var(ddof=1) / outside.var(ddof=1))
-    error = _error(mu, spread, len(inside), len(outside))
+    spread = float(inside.var(ddof=1) / max(outside.var(ddof=1), 1e-300))
+    error = _error(mu, min(spread, LARGEST), len(inside), len(outside))
     return gdp_epsilon(mu - float(norm.ppf(confidence)) * error, delta)
 
 

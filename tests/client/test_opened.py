@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_an_origin_that_no_case_has_is_an_error_with_those_that_there_are(tmp_pa
     with pytest.raises(DataError, match=r"origin is 'site_c'.*come from site_a, site_b;"):
         open_site(config(tmp_path, origin="site_c"))
     data = folder(tmp_path, *NAMES)
-    with pytest.raises(DataError, match=r"come from \(none\)"):
+    with pytest.raises(DataError, match=r"come from \(none\).*sites\.csv in data\.root, columns"):
         open_site(config(tmp_path, data=data))
 
 
@@ -281,6 +282,20 @@ def test_a_case_that_cannot_be_read_is_named(part):
     parts[part] = [*parts.get(part, []), broken]
     with pytest.raises(DataError, match="case 2: no image"):
         check_cases(opened(**parts))
+
+
+def test_all_cases_that_cannot_be_read_are_named():
+    broken = [case(f"{n}", error=DataError(f"case {n}: no image")) for n in (2, 3)]
+    with pytest.raises(DataError) as caught:
+        check_cases(opened(train=[case("1", False), broken[0]], val=[broken[1]], test=[case("4")]))
+    assert str(caught.value) == "2 problems in the data:\n  case 2: no image\n  case 3: no image"
+
+
+def test_implausible_cases_are_warned_about(heard):
+    plain = case("1").load()
+    odd = Case("1", "1", None, None, lambda: replace(plain, remarks=("no air",)))
+    assert check_cases(opened(train=[odd], test=[case("2")])) == 0
+    assert [record.getMessage() for record in heard.records] == ["case 1: no air"]
 
 
 def test_every_case_is_read_once(tmp_path):

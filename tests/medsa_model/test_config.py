@@ -288,13 +288,30 @@ def test_a_site_may_prompt_in_its_own_way():
     [
         ({}, 0),
         ({"train": [{"kind": "click"}, {"kind": "class"}]}, 3),
-        ({"evaluate": [{"kind": "class"}]}, 3),
+        ({"train": [{"kind": "class"}], "evaluate": [{"kind": "class"}]}, 3),
         ({"by_site": {"site_a": [{"kind": "class"}]}}, 3),
         ({"by_site": {"site_a": [{"kind": "click"}]}}, 0),
     ],
 )
 def test_names_are_learnt_as_soon_as_anybody_asks_by_them(prompt, count):
     assert validate(RunConfig, minimal(prompt=prompt), [], "f").named_classes == count
+
+
+def test_names_that_are_never_learnt_are_not_asked_for():
+    asked = {"evaluate": [{"kind": "box"}, {"kind": "class"}]}
+    text = problem(minimal(prompt=asked))
+    assert "prompt.evaluate has kind class, but prompt.train has not, nor has" in text
+    learnt = asked | {"by_site": {"site_a": [{"kind": "class"}]}}
+    assert validate(RunConfig, minimal(prompt=learnt), [], "f").named_classes == 3
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "phantom"])
+def test_generated_images_have_no_folder(kind):
+    text = problem(minimal(data={"kind": kind}), "data.root=/mnt/ct")
+    assert "  data.root  got '/mnt/ct': images of this kind are generated, nothing is read" in text
+    config = validate(RunConfig, minimal(data={"kind": kind}), ["data.root="], "f")
+    assert config.data.root is None
+    assert RunConfig.model_validate_json(config.for_sites()) == config
 
 
 @pytest.mark.parametrize(
@@ -345,3 +362,59 @@ def test_attention_across_depth_needs_slices():
 @pytest.mark.parametrize("corrections", [-1, 17])
 def test_corrections_are_few(corrections):
     assert "prompt.corrections" in problem(minimal(prompt={"corrections": corrections}))
+
+
+def test_a_bad_item_of_a_list_is_one_problem():
+    text = problem(minimal(), "prompt.train=[{kind: text}]")
+    assert "(1 problem)" in text and "prompt.train.0.kind  got 'text', expected one of" in text
+    text = problem(minimal(), "prompt.train=[]", "prompt.evaluate=[{kind: bax}, {kind: bux}]")
+    assert "(3 problems)" in text
+    assert "prompt.train            got []: the list must have at least 1 item, not 0" in text
+    text = problem(minimal(), f"prompt.train=[{', '.join(['{kind: box}'] * 17)}]")
+    assert "the list must have at most 16 items, not 17" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("adapter=lora", "adapter  got 'lora': expected for example adapter={kind: lora}"),
+        ("adapter=lroa", "got 'lroa': expected for example adapter={kind: msa}; kinds are msa, lo"),
+        ("adapter=", "adapter  got None: expected for example adapter={kind: msa}; kinds are msa,"),
+        ("prompt.train=[box]", "prompt.train.0  got 'box': expected for example {kind: box}"),
+    ],
+)
+def test_a_kind_alone_is_no_section(override, expected):
+    text = problem(minimal(), override)
+    assert expected in text and "(1 problem)" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "data.annotated={site_a: [liver]}",
+            "expected a list, for example [spleen]; allowed are spleen, right_kidney, left_kidney,",
+        ),
+        ("data.annotated={liver: 6, x: 1}", "a list, for example [liver]; allowed are spleen, rig"),
+        (
+            "data.annotated=livr",
+            "got 'livr': expected a list, for example [spleen]; allowed are sp",
+        ),
+        ("data.classes={liver: 6}", "expected a list, for example [liver]; allowed are spleen"),
+        ("data={kind: folder, classes: {cup: 1, disc: 2}}", "list, for example [cup, disc]"),
+    ],
+)
+def test_a_mapping_in_place_of_a_list_of_names(override, expected):
+    assert expected in problem(minimal(data={"kind": "btcv"}), override)
+
+
+def test_overrides_are_named_when_they_alone_are_wrong():
+    text = problem(minimal(), "train.steps=-1", "rounds=3", f"adapter={{kind: {'x' * 90}}}")
+    shown = f"adapter={{kind: {'x' * 90}}}"[:57] + "..."
+    assert text.startswith(
+        f"f with the overrides train.steps=-1, {shown} is not valid (2 problems)"
+    )
+    assert problem(minimal(rounds=-1), "train.steps=-1").startswith("f is not valid (2 problems)")
+    assert problem(minimal(rounds=-1)).startswith("f is not valid (1 problem)")
+    many = ["train.steps=3", "train.epochs=1", "seed=1"]  # of the section, not of one key
+    assert "overrides train.steps=3, train.epochs=1 is not valid (1" in problem(minimal(), *many)

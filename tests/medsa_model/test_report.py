@@ -13,6 +13,7 @@ import pytest
 from matplotlib.image import imread
 
 from medsa_model.errors import CheckpointError
+from medsa_model.evaluate import TOLERANCE_MM
 from medsa_model.figures import draw_progress
 from medsa_model.report import write_report
 
@@ -341,6 +342,83 @@ def test_classes_of_volumes_have_their_table(tmp_path: Path) -> None:
     assert "liver" in page.cells
     assert "0.943" in page.cells
     assert "nan" not in page.cells
+
+
+def volume(row: dict[str, Any], hd95: float) -> dict[str, Any]:
+    """The row as one of volumes with two structures."""
+    each = {"dice": row["dice"]["mean"], "iou": 0.4, "hd95": hd95, "nsd": 0.3125, "cases": 9}
+    surface = {"hd95": {"mean": hd95}, "nsd": {"mean": 0.3125}}
+    return row | surface | {"structures": {"liver": each, "aorta": each}}
+
+
+@quick
+def test_volumes_show_surface_distances_and_structures_for_every_prompt(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    prompts = {
+        prompt: {name: volume(each, hd95) for name, each in four_rows().items()}
+        for prompt, hd95 in (("click", 41.75), ("box", 588.85))
+    }
+    change(tmp_path / "summary.json", rows=prompts["click"])
+    change(
+        tmp_path / "report.json", prompts={name: {"rows": rows} for name, rows in prompts.items()}
+    )
+    page = page_of(tmp_path)
+    assert page.cells.count("liver") == page.cells.count("aorta") == 2
+    # in the comparison every row, in the table of structures the federated one
+    assert page.cells.count("41.8") == page.cells.count("588.9") == 4 + 2
+    assert page.cells.count("0.312") == 2 * (4 + 2)
+    assert "Structures, prompt: click" in page.text and "Structures, prompt: box" in page.text
+    assert f"within {TOLERANCE_MM:g} mm" in page.text
+    assert page.text.count("HD95 counts as the diagonal of the whole volume") == 1
+
+
+def test_images_have_no_word_of_surface_distances(page: Page) -> None:
+    assert "HD95" not in page.text and "Structures, prompt" not in page.text
+
+
+@quick
+@pytest.mark.parametrize(
+    ("data", "config", "words"),
+    [
+        ({"kind": "phantom", "generated": True, "structures": ["liver"], "volumes": True}, "",
+         "Data phantom (painted, no patients)"),
+        ({"kind": "btcv", "generated": False, "structures": ["liver"] * 13, "volumes": True}, "",
+         "Data btcv: CT volumes, 13 structures"),
+        ({"kind": "isic", "generated": False, "structures": ["lesion"], "volumes": False}, "",
+         "Data isic: images, 1 structure"),
+        (None, "data:\n  root: /x\n  kind: synthetic\n", "Data synthetic (painted, no patients)"),
+        (None, "data:\n  classes:\n  - liver\n  kind: btcv\n", "Data btcv: CT volumes"),
+    ],
+)  # fmt: skip
+def test_the_head_says_what_the_data_are(
+    tmp_path: Path, data: object, config: str, words: str
+) -> None:
+    make_run(tmp_path)
+    change(tmp_path / "summary.json", data=data)
+    (tmp_path / "config.yaml").write_text(f"name: moles\n{config}seed: 1\n")
+    assert words in page_of(tmp_path).text
+
+
+@quick
+def test_data_of_which_nothing_is_known_are_not_named(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("name: moles\nstrategy:\n  kind: fedavg\n")
+    assert "Data" not in [text for text in page_of(tmp_path).words if text in ("Data", "Kind")]
+
+
+@quick
+@pytest.mark.parametrize(
+    ("resumed", "words"),
+    [(False, "The whole command: reading, training, evaluation 2 h 5 min"),
+     (True, "The last command, which went on with the run 2 h 5 min")],
+)  # fmt: skip
+def test_time_of_training_and_of_the_command_are_told_apart(
+    tmp_path: Path, resumed: bool, words: str
+) -> None:
+    make_run(tmp_path)
+    change(tmp_path / "report.json", command={"seconds": 7500.0, "resumed": resumed})
+    page = page_of(tmp_path)
+    assert words in page.text and "Training, Federated 1 min 15 s" in page.text
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:

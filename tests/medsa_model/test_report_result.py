@@ -41,7 +41,6 @@ def test_result_names_the_numbers() -> None:
     ("federated", "verdict"),
     [
         ((0.80, 0.79), "is not better than training alone: mean -0.035, worst site -0.010"),
-        ((0.86, 0.80), "is not better than training alone: mean 0.000, worst site 0.000"),
         ((0.95, 0.78), "is better on average, but not at the worst site"),
         ((0.82, 0.82), "is better at the worst site, but not on average"),
     ],
@@ -52,6 +51,57 @@ def test_result_is_honest_when_federation_does_not_help(
     verdict = verdict.replace("-", "\N{MINUS SIGN}")
     rows = four_rows() | {"local": row(0.86, 0.80), "federated": row(*federated)}
     assert f"Training together {verdict}" in words(rows)
+
+
+@pytest.mark.parametrize(
+    ("federated", "verdict"),
+    [
+        ((0.86, 0.80), "mean 0.000, worst site 0.000; higher at 0 of 2 sites."),
+        ((0.861, 0.801), "mean +0.001, worst site +0.001; higher at 0 of 2 sites."),
+        ((0.869, 0.809), "mean +0.009, worst site +0.009; higher at 0 of 2 sites."),
+        ((0.852, 0.80), "mean -0.004, worst site 0.000; higher at 0 of 2 sites."),
+        ((0.88, 0.792), "mean +0.006, worst site -0.008; higher at 1 of 2 sites."),
+        ((0.84, 0.80), "mean -0.010, worst site 0.000; higher at 0 of 2 sites, lower at 1."),
+    ],
+)
+def test_a_small_difference_is_none(federated: tuple[float, float], verdict: str) -> None:
+    verdict = verdict.replace("-", "\N{MINUS SIGN}")
+    text = words(four_rows() | {"local": row(0.86, 0.80), "federated": row(*federated)})
+    clear = "\N{MINUS SIGN}0.010" in verdict
+    told = "Training together is not better" if clear else "No clear difference between training"
+    assert told in text and verdict in text
+
+
+@pytest.mark.parametrize(
+    ("federated", "verdict"),
+    [
+        ((0.90, 0.805), "is better on average, with no clear difference at the worst site"),
+        ((0.83, 0.815), "is better at the worst site, with no clear difference on average"),
+        ((0.89, 0.785), "is worse at the worst site, with no clear difference on average"),
+    ],
+)
+def test_the_mean_and_the_worst_site_are_judged_apart(
+    federated: tuple[float, float], verdict: str
+) -> None:
+    text = words(four_rows() | {"local": row(0.86, 0.80), "federated": row(*federated)})
+    assert f"Training together {verdict}: mean" in text
+
+
+def test_the_result_says_what_was_compared() -> None:
+    text = words(four_rows())
+    assert "each site's own model on 24 test cases with the prompt click" in text
+    assert "a difference below 0.010, of means or at a site, counts as none" in text
+
+
+def test_a_thousandth_is_no_gain_over_the_model_before_adaptation() -> None:
+    text = words(four_rows() | {"zero_shot": row(0.891, 0.852)})
+    assert "The federated model is not clearly better than the model before adaptation." in text
+
+
+def test_another_prompt_without_a_clear_difference_is_named() -> None:
+    close = four_rows() | {"federated": row(0.866, 0.806)}
+    text = " ".join(result_in_words({"click": four_rows(), "box": close}, {}, ""))
+    assert "With the prompt box there is no clear difference: 0.836 against 0.831." in text
 
 
 def test_result_names_what_does_as_well() -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from medsa_model.report_structures import structures_table
 from medsa_model.report_tables import (
     Table,
-    classes_table,
     cross_site_table,
     rows_table,
     sites_table,
@@ -69,4 +69,45 @@ def test_split_shows_counts() -> None:
 
 
 def test_no_classes_no_table() -> None:
-    assert classes_table({"federated": row(a=0.5)}) is None
+    assert structures_table("click", {"federated": row(a=0.5)}) is None
+
+
+def volume_row(dice: float, hd95: float) -> dict[str, Any]:
+    scores = {"dice": dice, "hd95": hd95, "nsd": dice / 2, "cases": 7}
+    return row(a=dice) | {
+        "hd95": {"mean": hd95, "per_site": {"a": hd95}},
+        "nsd": {"mean": dice / 2},
+        "per_class": {"liver": dice},
+        "structures": {"liver": scores},
+    }
+
+
+def test_surface_distances_have_columns_where_a_row_has_them() -> None:
+    rows = {"federated": volume_row(0.8, 1234.56), "local": row(a=0.5)}
+    table = rows_table("click", rows, {"ellipse": volume_row(0.6, 9.25)})
+    at = table.header.index("HD95 mean (mm)")
+    assert table.header[at + 1] == "NSD mean"
+    assert [cells[at].text for cells in table.rows] == [DASH, "1,234.6", "9.2"]
+    assert [cells[at + 1].text for cells in table.rows] == [DASH, "0.400", "0.300"]
+    assert all(len(cells) == len(table.header) for cells in table.rows)
+    assert "HD95 mean (mm)" not in rows_table("click", {"local": row(a=0.5)}, {}).header
+
+
+def test_structures_have_all_of_the_federated_row_and_dice_of_the_others() -> None:
+    rows = {"federated": volume_row(0.8, 12.34), "local": volume_row(0.7, 99.0)}
+    rows["local"]["structures"]["aorta"] = {"dice": 0.25, "cases": 2}
+    table = structures_table("box", rows)
+    assert table is not None and table.caption == "Structures, prompt: box"
+    assert table.header == [
+        "Structure", "Cases", "Federated Dice", "HD95 (mm)", "NSD", "Alone (local) Dice",
+    ]  # fmt: skip
+    assert texts(table) == [
+        ["liver", "7", "0.800", "12.3", "0.400", "0.700"],
+        ["aorta", DASH, DASH, DASH, DASH, "0.250"],
+    ]
+
+
+def test_a_gain_below_the_margin_has_no_colour() -> None:
+    rows = {"local": row(a=0.8, b=0.8), "federated": row(a=0.809, b=0.81)}
+    gains = [cells[-1] for cells in sites_table("click", rows, {}).rows]
+    assert [(cell.text, cell.style) for cell in gains] == [("+0.009", ""), ("+0.010", "gain")]

@@ -17,7 +17,7 @@ def test_without_a_law_everything_is_annotated():
     assert known == dict.fromkeys(SITES, (True, True, True))
 
 
-@pytest.mark.parametrize(("each", "structures"), [(1, 4), (2, 5), (2, 8), (3, 3), (9, 4)])
+@pytest.mark.parametrize(("each", "structures"), [(1, 4), (2, 5), (2, 8), (3, 3), (4, 4)])
 @pytest.mark.parametrize("seed", range(5))
 def test_every_site_annotates_so_many_and_every_structure_is_annotated(each, structures, seed):
     known = Annotations(structures_per_site=each).draw(SITES, structures, seed)
@@ -35,6 +35,11 @@ def test_neighbours_share_as_little_as_possible():
 def test_too_few_for_every_structure_are_refused():
     with pytest.raises(ConfigError, match="structures_per_site is 1; expected 3 or more, for 2 s"):
         Annotations(structures_per_site=1).draw(["a", "b"], 5, 0)
+
+
+def test_more_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match="structures_per_site is 5, but there are 4 structures"):
+        Annotations(structures_per_site=5).draw(SITES, 4, 0)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.3, 1.0, 100.0])

@@ -9,7 +9,13 @@ from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.evaluate_volumes import Volume
 from medsa_model.prompts import Box, ByClass, Click
-from sim.baselines import ellipse_in_box, evaluate_baseline, otsu, otsu_threshold
+from sim.baselines import (
+    baselines_for,
+    ellipse_in_box,
+    evaluate_baseline,
+    otsu,
+    otsu_threshold,
+)
 
 
 @pytest.fixture
@@ -82,3 +88,8 @@ def test_a_volume_is_answered_slice_by_slice_with_the_prompts_that_a_model_gets(
     assert {row.prompt for row in found.rows} == {"box"}
     assert [row.structure for row in found.rows] == [0, 1]
     assert all(row.dice > 0.5 and row.hd95 is not None for row in found.rows)
+
+
+def test_otsu_is_no_reference_for_volumes():
+    assert list(baselines_for(volumes=False)) == ["ellipse_in_box", "otsu"]
+    assert list(baselines_for(volumes=True)) == ["ellipse_in_box"]

@@ -48,7 +48,7 @@ def config(kind: dict[str, object], **volume: float) -> RunConfig:
     settings = {
         "name": "pictures", "rounds": 1, "model": {"image_size": 48}, "volume": volume,
         "data": {"kind": "phantom", "classes": ["liver", "spleen", "aorta"]},
-        "prompt": {"evaluate": [kind]},
+        "prompt": {"train": [{"kind": kind["kind"]}], "evaluate": [kind]},
     }  # fmt: skip
     return validate(RunConfig, settings, [], "f")
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,11 +47,19 @@ def final(run):
     return load_file(run / "final" / "adapter_model.safetensors")
 
 
-def test_two_processes_give_what_one_gives(config, tmp_path):
+def finished_rows(log: str) -> list[str]:
+    """Rows that the log says are finished, in alphabetical order."""
+    return sorted(re.findall(r" (\S+) is finished: rounds and evaluation took \d", log))
+
+
+def test_two_processes_give_what_one_gives(config, tmp_path, capfd):
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["--config", str(config)]
     assert main([*words, "--out", str(one), "sim.processes=1"]) == 0
+    alone = finished_rows(capfd.readouterr().err)
     assert main([*words, "--out", str(two), "sim.processes=2"]) == 0
+    rows = ["centralized", "federated", "zero_shot"]
+    assert alone == finished_rows(capfd.readouterr().err) == rows
     for place in (".", "rows/centralized"):
         first, second = final(one / place), final(two / place)
         for name in first:

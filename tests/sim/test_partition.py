@@ -27,6 +27,7 @@ from sim.partition import (
     Quantity,
     deal,
     foreground_quartiles,
+    least,
 )
 from sim.split import split
 
@@ -176,7 +177,65 @@ def test_quantity_by_dirichlet_keeps_the_minimum() -> None:
 def test_quantity_refuses_more_than_there_is() -> None:
     """The message has the numbers."""
     with pytest.raises(DataError, match=r"5 sites of at least 8 cases need 40 cases.* has 30"):
-        split(make_cases(30), Quantity(sites=5), SplitOptions(), 0)
+        split(make_cases(30), Quantity(sites=5, minimum=8), SplitOptions(), 0)
+
+
+@pytest.mark.parametrize("kind", [Quantity, Dirichlet])
+def test_both_laws_refuse_with_the_same_arithmetic(kind: type[Quantity | Dirichlet]) -> None:
+    """No alpha helps when there are too few cases."""
+    cases = make_cases(30)
+    with pytest.raises(DataError) as error:
+        split(cases, kind(sites=5, minimum=8), SplitOptions(), 0)
+    assert str(error.value) == (
+        "sim.partition: 5 sites of at least 8 cases need 40 cases, the data set has 30; lower "
+        "sites or minimum."
+    )
+    with pytest.raises(DataError, match=r"11 sites of at least 3 .* need 33 .*; lower sites\.$"):
+        split(cases, kind(sites=11), SplitOptions(), 0)
+
+
+@pytest.mark.parametrize(
+    ("sites", "cases", "expected"),
+    [(5, 30, 3), (3, 30, 5), (2, 30, 7), (1, 30, 8), (10, 30, 3), (4, 64, 8), (4, 63, 7)],
+)
+def test_the_usual_minimum_fits_few_cases(sites: int, cases: int, expected: int) -> None:
+    """Half of an equal share, from 3 to 8; a wished one stays."""
+    assert least(None, sites, cases) == expected
+    assert least(3, sites, cases) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("partition", [Quantity(sites=5), Dirichlet(sites=5)], ids=repr)
+def test_thirty_volumes_are_dealt_without_further_settings(
+    partition: PartitionSection, seed: int
+) -> None:
+    dealt = split(make_cases(30), partition, SplitOptions(), seed)
+    assert len(dealt.sites) == 5
+    assert min(size(parts) for parts in dealt.sites.values()) >= 3
+
+
+def test_a_partition_by_site_says_where_sites_are_written() -> None:
+    with pytest.raises(DataError) as error:
+        split([make_case(n) for n in range(3)], BySite(), SplitOptions(), 0)
+    assert "sites.csv in data.root, columns image_id,site" in str(error.value)
+    assert "sim.partition={kind: iid, sites: 3}" in str(error.value)
+
+
+def test_all_cases_that_cannot_be_read_are_named() -> None:
+    """Where the foreground is the label, this is the first time that masks are read."""
+
+    def load(number: int) -> Sample:
+        if number % 10 == 0:
+            raise DataError(f"case c{number:04d}: damaged")
+        mask = torch.ones(1, 2, 2, dtype=torch.bool)
+        return Sample(torch.zeros(3, 2, 2), mask, f"c{number:04d}", f"p{number:04d}")
+
+    cases = [make_case(n, load=lambda n=n: load(n)) for n in range(30)]  # type: ignore[misc]
+    with pytest.raises(DataError) as error:
+        split(cases, Dirichlet(sites=2), SplitOptions(), 0)
+    assert str(error.value).splitlines() == [
+        "3 problems in the data:", *(f"  case c{n:04d}: damaged" for n in (0, 10, 20)),
+    ]  # fmt: skip
 
 
 def skew(cases: list[Case], alpha: float, seed: int) -> float:
@@ -226,9 +285,9 @@ def test_dirichlet_without_sites_takes_the_size_of_the_foreground() -> None:
 
 
 def test_dirichlet_gives_up_with_the_numbers() -> None:
-    """More than there is cannot be drawn."""
-    with pytest.raises(DataError, match=r"4 sites at least 30 of 100 cases; raise alpha"):
-        split(make_cases(100), Dirichlet(sites=4, minimum=30), SplitOptions(), 0)
+    """Equal sites are possible, but not drawn."""
+    with pytest.raises(DataError, match=r"4 sites at least 25 of 100 cases; raise alpha"):
+        split(make_cases(100), Dirichlet(sites=4, minimum=25), SplitOptions(), 0)
 
 
 @given(

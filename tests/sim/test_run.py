@@ -42,7 +42,11 @@ def run(config, tmp_path_factory):
 def test_summary_has_exactly_the_agreed_keys(run):
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary) == {
-        "name", "seed", "rounds", "model", "rows", "cross_site", "communication", "privacy",
+        "name", "seed", "rounds", "data", "model", "rows", "cross_site", "communication", "privacy",
+    }  # fmt: skip
+    assert summary["data"] == {
+        "kind": "synthetic", "generated": True, "structures": ["nodule", "body", "core"],
+        "volumes": False,
     }  # fmt: skip
     assert set(summary["model"]) == {
         "backbone", "base_sha256", "total_parameters", "trainable_parameters", "trainable_percent",
@@ -75,7 +79,12 @@ def test_the_report_prints_baselines_and_references_beside_the_model(run):
     trained = {name: v["trainable_parameters"] for name, v in report["trained"].items()}
     assert trained["federated"] < trained["train_decoder"] < trained["scratch"]
     page = (run / "report.html").read_text()
-    assert "ellipse" in page and "scratch" in page
+    assert "ellipse" in page and "scratch" in page and "synthetic (painted, no patients)" in page
+
+
+def test_the_time_of_the_command_is_more_than_that_of_training(run):
+    report = json.loads((run / "report.json").read_text())
+    assert report["command"]["seconds"] > sum(report["seconds"].values()) > 0
 
 
 def test_the_message_is_a_small_part_of_the_model(run):
@@ -372,3 +381,45 @@ def test_an_event_after_a_torn_line_is_not_lost(tmp_path, torn):
     whole = ["first"] if torn.endswith("}") else []
     assert [event["event"] for event in read_metrics(tmp_path)] == [*whole, "second", "third"]
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_all_broken_cases_are_named_before_any_training(config, tmp_path, capsys):
+    from PIL import Image
+
+    for number in range(12):
+        for kind in ("images", "masks"):
+            path = tmp_path / "data" / kind / f"c{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 255).save(path)
+            if number in (3, 8) and kind == "images":
+                path.write_bytes(b"no picture")
+    data = f"data={{kind: folder, root: {tmp_path / 'data'}}}"
+    sites = "sim.partition={kind: iid, sites: 2}"
+    assert start(config, tmp_path / "run", data, sites) == 1
+    first, *lines = capsys.readouterr().err.strip().splitlines()
+    assert first == "medsa-sim: 2 problems in the data:"
+    assert [line.split(":")[0] for line in lines if "case c" in line] == [
+        "  case c03",
+        "  case c08",
+    ]
+    assert not (tmp_path / "run" / "rows").exists()
+
+
+def test_an_implausible_volume_is_warned_about_once(config, tmp_path, capsys, monkeypatch):
+    import nibabel
+    import numpy as np
+
+    for number in range(6):
+        for kind, low, high in (("img", -1000 if number != 4 else 24, 200), ("label", 0, 6)):
+            path = tmp_path / "Training" / kind / f"{kind}{number:04d}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            voxels = np.full((8, 8, 8), low, np.int16)
+            voxels[2:6, 2:6, 2:6] = high
+            nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    monkeypatch.setattr("sim.run.run_plans", lambda *_: sys.exit(7))
+    data = f"data={{kind: btcv, root: {tmp_path}}}"
+    with pytest.raises(SystemExit):
+        start(config, tmp_path / "run", data, "sim.partition={kind: iid, sites: 2}")
+    error = capsys.readouterr().err
+    assert error.count("case img0004: no voxel is below -500 HU (the lowest is 24)") == 1
+    assert "case img0003" not in error and "read and checked all cases" in error

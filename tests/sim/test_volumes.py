@@ -83,8 +83,14 @@ def test_rows_have_surface_distances_and_scores_by_structure(run):
         for name, scores in row["structures"].items():
             assert row["per_class"][name] == scores["dice"]
             assert set(scores) == {"dice", "iou", "hd95", "nsd", "cases"}
-    by_prompt = json.loads((run / "report.json").read_text())["prompts"]
-    assert list(by_prompt) == ["click", "class"]
+    assert summary["data"] == {
+        "kind": "phantom", "generated": True, "structures": ORGANS, "volumes": True,
+    }  # fmt: skip
+    report = json.loads((run / "report.json").read_text())
+    assert list(report["prompts"]) == ["click", "class"]
+    assert "otsu" not in report["references"] and "ellipse_in_box" in report["references"]
+    page = (run / "report.html").read_text()
+    assert "phantom (painted, no patients)" in page and "Structures, prompt: class" in page
 
 
 def test_only_annotated_structures_are_scored(run):

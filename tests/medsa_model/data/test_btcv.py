@@ -181,7 +181,7 @@ def test_volumes_of_other_names_are_not_left_out_silently(tmp_path: Path) -> Non
     assert "DOE" not in text
 
 
-@pytest.mark.parametrize("made", [(), ("RawData/Training/img",), ("imagesTr", "labelsTr")])
+@pytest.mark.parametrize("made", [(), ("RawData/Training/img",), ("imagesTr",)])
 def test_missing_folders(tmp_path: Path, made: tuple[str, ...]) -> None:
     for name in made:
         (tmp_path / name).mkdir(parents=True)
@@ -236,8 +236,23 @@ def test_only_listed_cases_count(tmp_path: Path) -> None:
         ({"validation": "x"}, "no list 'validation'"),
         ({"training": ["imagesTr/img0001.nii.gz"]}, "training[0] is not an image with its label"),
         ({"training": [entry(1), {"image": entry(2)["image"]}]}, "training[1] is not an image"),
-        ({"training": [entry(1) | {"image": "/etc/img0001.nii.gz"}]}, "training[0] is not"),
-        ({"training": [entry(1) | {"image": "../imagesTr/img0001.nii.gz"}]}, "training[0] is not"),
+        ({"training": [entry(1) | {"image": "/etc/img0001.nii.gz"}]}, "training[0] is not inside"),
+        (
+            {"training": [entry(1) | {"image": "../imagesTr/img0001.nii.gz"}]},
+            "training[0] is not inside the folder of the list: a path begins at the top",
+        ),
+        ({"training": [entry(1) | {"label": "labelsTr/../../a.nii"}]}, "training[0] is not inside"),
+        ({"training": [entry(1) | {"label": 1}]}, "training[0] is not an image with its label"),
+        ({"training": [entry(1) | {"image": "imagesTr/ct.png"}]}, "training[0] has a file that do"),
+        ({"training": [entry(1) | {"image": "imagesTr/a\nb.nii.gz"}]}, "cannot be printed"),
+        (
+            {"training": [entry(1), entry(1) | {"image": "imagesTr/ct_b.nii.gz"}]},
+            "1 file(s) are listed twice: label0001.nii.gz",
+        ),
+        (
+            {"training": [entry(1), {"image": "b/img0001.nii", "label": "b/label0001.nii"}]},
+            "1 case(s) are listed twice: img0001",
+        ),
         ({"training": [entry(1) | {"label": entry(2)["label"]}]}, "image 0001 with label 0002"),
         ({"validation": [entry(2), entry(35)]}, "1 case(s) are listed twice: img0002"),
         ({"validation": [entry(36)]}, "2 of 6 listed files are not there: img0036.nii.gz, label"),
@@ -264,3 +279,51 @@ def test_lists_that_cannot_be_read(tmp_path: Path, text: str) -> None:
 )
 def test_other_words_for_the_same_numbers(tmp_path: Path, labels: dict[str, Any] | None) -> None:
     assert len(Btcv().open(monai(tmp_path, labels=labels))) == 3
+
+
+def test_listed_files_may_have_any_name(tmp_path: Path) -> None:
+    """The image's name is the case, by which sites.csv knows it."""
+    pairs = [("ct_a.nii.gz", "ct_a.nii.gz"), ("Fall 7.v2.nii", "seg7.nii.gz")]
+    for image, label in pairs:
+        volume(tmp_path / "imagesTr" / image, 200)
+        volume(tmp_path / "labelsTr" / label, 6)
+    entries = [{"image": f"./imagesTr/{i}", "label": f"labelsTr/{n}"} for i, n in pairs]
+    monai(tmp_path, training=entries)
+    (tmp_path / "sites.csv").write_text("image_id,site\nct_a,n\nFall 7.v2,s\nimg0035,s\n")
+    cases = Btcv().open(tmp_path)
+    assert [(case.case, case.site, case.part) for case in cases] == [
+        ("Fall 7.v2", "s", "train"), ("ct_a", "n", "train"), ("img0035", "s", "test"),
+    ]  # fmt: skip
+    assert [case.load().mask[6].any().item() for case in cases] == [False, False, True]
+
+
+def test_a_list_that_is_missing_is_all_that_is_asked_for(tmp_path: Path) -> None:
+    monai(tmp_path)
+    (tmp_path / "dataset_0.json").unlink()
+    text = refused(tmp_path)
+    assert "imagesTr and labelsTr are there, dataset_0.json alone is missing in data.root" in text
+    assert '{"training": [{"image": "imagesTr/img0001.nii.gz", "label": "labelsTr/label000' in text
+    assert "RawData" not in text
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [([], "dataset_0.json (MONAI)"), (["dataset_0.json"], "imagesTr with labelsTr (MONAI)")],
+)
+def test_both_layouts_in_one_folder(tmp_path: Path, lost: list[str], named: str) -> None:
+    synapse(monai(tmp_path), 7)
+    for name in lost:
+        (tmp_path / name).unlink()
+    text = refused(tmp_path)
+    assert "both layouts, RawData/Training (Synapse) and " in text and named in text
+    assert len(Btcv().open(tmp_path / "RawData")) == 1
+
+
+def test_an_implausible_volume_says_why(tmp_path: Path) -> None:
+    """CT numbers from 0 to 200 hold no air; half a millimetre beside 30."""
+    root = synapse(tmp_path, 1, 2)
+    for name, largest in (("img", 200), ("label", 13)):
+        volume(root / f"RawData/Training/{name}/{name}0002.nii.gz", largest, np.diag([1, 1, 30, 1]))
+    one, other = (case.load().remarks for case in Btcv().open(root))
+    assert len(one) == 1 and "no voxel is below -500 HU (the lowest is 0)" in one[0]
+    assert len(other) == 2 and "30 x 1 x 1 mm, expected 0.1 to 20 mm" in other[1]

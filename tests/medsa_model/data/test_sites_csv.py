@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medsa_model.data.sites_csv import Origin, read_origins
+from medsa_model.data.sites_csv import Origin, _warn, read_origins
 from medsa_model.errors import DataError
 from sim.sites import check_names
 
@@ -74,6 +74,48 @@ def test_ids_with_an_extension_are_recognised(tmp_path: Path) -> None:
     text = str(error.value)
     assert "2 of 3 images have no row: c00, c01; expected a row for each image" in text
     assert "write ids without extension (c00, not c00.png)" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ("img0001.nii.gz", "write ids without extension (img0001, not img0001.nii.gz)"),
+        ("img0001.nii", "write ids without extension (img0001, not img0001.nii)"),
+        ("0001", "write the whole file name without extension (img0001, not 0001)"),
+        ("pat1", ""),
+    ],
+)
+def test_ids_written_in_another_way_are_shown(tmp_path: Path, row: str, hint: str) -> None:
+    more = row.replace("1", "2")
+    write(tmp_path, f"image_id,site\n{row},north\n{more},north\n")
+    with pytest.raises(DataError) as error:
+        read_origins(tmp_path, ["img0001", "img0002"])
+    text = str(error.value)
+    assert "2 of 2 images have no row: img0001, img0002; expected a row for each image" in text
+    assert hint in text and ("write" in text) == bool(hint)
+    assert f"The file has {row}, {more}. Correct sites.csv in data.root" in text
+    assert str(tmp_path) not in text
+
+
+def test_ids_of_a_file_can_be_printed(tmp_path: Path) -> None:
+    write(tmp_path, f'image_id,site\n"x\ny",north\n{"z" * 200},north\n')
+    with pytest.raises(DataError) as error:
+        read_origins(tmp_path, ["a"])
+    assert f"The file has 'x\\ny', {'z' * 40}. Correct" in str(error.value)
+
+
+def test_rows_without_an_image_are_warned_about_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsa_model.logs.logger.propagate", True)  # set_up() turns it off
+    _warn.cache_clear()
+    write(tmp_path, "image_id,site\na,north\nlost1,north\nlost2,north\n")
+    for _ in range(2):
+        assert read_origins(tmp_path, ["a"]) == {"a": Origin("north", "a")}
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "2 of 3 rows are for images that are not there: lost1, lost2;" in record.getMessage()
+    assert str(tmp_path) not in record.getMessage()
 
 
 def test_a_dot_in_the_id_of_another_image_is_no_extension(tmp_path: Path) -> None:
