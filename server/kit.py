@@ -42,10 +42,12 @@ LISTING = """{
   "validation": [{"image": "imagesTr/vol_23.nii.gz", "label": "labelsTr/vol_23.nii.gz"}]
 }"""
 COMMENTS = {
-    "annotated": "Organs that were annotated here, such as [liver, spleen]; empty: all of the classes. "
-    "Of the\n# others nothing is taken as known, also not that they are not there.",
-    "window": "Lowest and highest CT number (HU) that can be told apart; what is beyond is clipped.",
+    "annotated": "# Organs that were annotated here, such as [liver, spleen]; empty: all of the "
+    "classes. Of the\n# others nothing is taken as known, also not that they are absent.\n",
+    "window": "# Lowest and highest CT number (HU) that can be told apart; what is beyond is "
+    "clipped. This is\n# the run's window: keep it.\n",
 }
+"""What a hospital may change in its section `data`, explained there."""
 RUN = re.compile(rb"\| sha256 \| `([0-9a-f]{64})` \|")  # in README.md
 
 
@@ -120,7 +122,8 @@ def changed_in_kit(path: Path, files: Mapping[str, bytes], public: bytes) -> lis
 def _work(run: RunConfig) -> str:
     """What a site does in a round, in words; of volumes and patients as `limits.images` counts."""
     train, privacy, volumes = run.train, run.privacy, run.data.kind in VOLUMES
-    what, slices = ("volumes", f" x {run.volume.slices} slices") if volumes else ("images", "")
+    what, slices = ("volume", f" x {run.volume.slices} slices") if volumes else ("image", "")
+    batch = f"{train.batch_size} {what}{'' if train.batch_size == 1 else 's'}"
     if privacy:
         views = f"{privacy.views} view{'s' if privacy.views > 1 else ''}"
         return (
@@ -131,18 +134,17 @@ def _work(run: RunConfig) -> str:
     if train.steps is not None:
         images = run.images_for(1, volumes)
         told = f"{slices}, {images} for `limits.images`" if volumes else ""
-        return f"{train.steps} steps of {train.batch_size} {what}{told}"
+        return f"{train.steps} steps of {batch}{told}"
     passes = f"{train.epochs:g} passes over the site's own training cases"
     told = f"{slices}; for `limits.images` that is steps x volumes x slices" if volumes else ""
-    return f"{passes}, {train.batch_size} {what} a step{told}"
+    return f"{passes}, {batch} a step{told}"
 
 
 def _data(data: DataSet) -> str:
     """YAML of the section `data` without its root, with comments on what a hospital may change."""
     lines = []
     for key, value in data.model_dump(mode="json", exclude={"root"}).items():
-        comment = f"# {COMMENTS[key]}\n" if key in COMMENTS else ""
-        lines.append(comment + yaml.safe_dump({key: value}, sort_keys=False))
+        lines.append(COMMENTS.get(key, "") + yaml.safe_dump({key: value}, sort_keys=False))
     return "".join(lines)
 
 

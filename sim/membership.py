@@ -18,7 +18,7 @@ from medsa_model.privacy.accounting import NoisySteps, epsilon
 from medsa_model.privacy.membership import halves, measure, memorable_cases, shadow_losses
 from medsa_model.train import Train
 
-MODELS, IMAGES, SIZE, STEPS = 8, 64, 48, 250
+MODELS, IMAGES, SIZE, STEPS = 8, 32, 48, 250
 POWER = 0.9
 """Area under the curve that the attack has to reach without privacy; else it shows nothing."""
 
@@ -28,8 +28,8 @@ def attack(
 ) -> dict[str, Any]:
     """Membership inference as JSON, on generated images; see `medsa_model/privacy/membership.py`.
 
-    The model is vit_tiny with the run's adapters and loss. Without privacy it is overfitted by the
-    defaults of `train`; with it, the run's `train` and `privacy` train it, where `privacy.epsilon`
+    The model is vit_tiny with the run's adapters and loss. Without privacy it is overfitted by
+    settings of its own; with it, the run's `train` and `privacy` train it, where `privacy.epsilon`
     is spent on `steps` steps.
     """
     privacy = config.privacy
@@ -40,7 +40,7 @@ def attack(
     built = build(Model(image_size=SIZE), adapter, config.seed, torch.device("cpu"))
     cases, inside = memorable_cases(images, SIZE, config.seed), halves(models, images, config.seed)
     loss, noise = config.loss.build(), privacy.noise(steps)
-    plain = Train(steps=steps, augment=False)
+    plain = Train(steps=steps, batch_size=8, augment=False)
     private = config.train.model_copy(update={"augment": False})
     started = time.monotonic()
     without = shadow_losses(built.model, built.initial, cases, inside, loss, plain, steps)

@@ -17,7 +17,8 @@ from medsa_model.errors import DataError
 from medsa_model.logs import logger
 
 NAME = "sites.csv"
-WITHOUT = f"the sites of cases stand in {NAME} in data.root, columns image_id,site"
+PLACE = f"{NAME} in data.root"
+WITHOUT = f"the sites of cases stand in {PLACE}, columns image_id,site and optionally patient"
 NIFTI = ".nii.gz"
 SEPARATORS = {";": ";", "\t": "tabs"}  # what spreadsheets also write, and how a message calls it
 
@@ -41,16 +42,16 @@ def read_origins(root: Path, cases: Collection[str]) -> dict[str, Origin]:
     origins = _read(path)
     unused = origins.keys() - set(cases)
     if missing := set(cases) - origins.keys():
-        others = f" The file has {_shown(unused)}." if unused else ""
+        others = f"the file has {_shown(unused)}; " if unused else ""
         raise DataError(
-            f"{NAME}: {len(missing)} of {len(cases)} images have no row: {first(missing)}; "
-            f"expected a row for each image{_hint(missing, unused)}.{others} Correct {NAME} in "
-            "data.root, or remove it to do without sites."
+            f"{PLACE}: {len(missing)} of {len(cases)} images have no row: {first(missing)}; "
+            f"expected a row for each image{_hint(missing, unused)}; {others}correct "
+            "it, or remove the file to do without sites."
         )
     # the processes of a comparison open the same data again
     if unused and multiprocessing.parent_process() is None:
         _warn(
-            f"{NAME} in data.root: {len(unused)} of {len(origins)} rows are for images that are "
+            f"{PLACE}: {len(unused)} of {len(origins)} rows are for images that are "
             f"not there: {_shown(unused)}; they are ignored"
         )
     return {case: origins[case] for case in cases}
@@ -90,21 +91,19 @@ def _read(path: Path) -> dict[str, Origin]:
         problem = type(error).__name__
     else:
         return _origins(columns, rows)
-    raise DataError(
-        f"{NAME} in data.root: it cannot be read ({problem}); expected a CSV text file in UTF-8."
-    )
+    raise DataError(f"{PLACE}: it cannot be read ({problem}); expected a CSV text file in UTF-8.")
 
 
 def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin]:
     if absent := [name for name in ("image_id", "site") if name not in columns]:
         if len(columns) == 1 and (used := [mark for mark in SEPARATORS if mark in columns[0]]):
             raise DataError(
-                f"{NAME}: columns must be separated by commas, this file uses "
+                f"{PLACE}: columns must be separated by commas, this file uses "
                 f"{SEPARATORS[used[0]]}; expected the header image_id,site and optionally patient "
                 "or lesion_id. Save it again as CSV with commas."
             )
         raise DataError(
-            f"{NAME}: no column {' and '.join(absent)}; found {', '.join(columns) or 'nothing'}; "
+            f"{PLACE}: no column {' and '.join(absent)}; found {', '.join(columns) or 'nothing'}; "
             "expected the header image_id,site and optionally patient or lesion_id."
         )
     origins: dict[str, Origin] = {}
@@ -112,14 +111,14 @@ def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin
     for number, row in enumerate(rows, start=2):
         case, site = ((row[name] or "").strip() for name in ("image_id", "site"))
         if not case or not site:
-            raise DataError(f"{NAME}: row {number} has an empty image_id or site; fill it in.")
+            raise DataError(f"{PLACE}: row {number} has an empty image_id or site; fill it in.")
         patient = row.get("patient") or row.get("lesion_id") or ""
         if case in origins:
             twice.add(case)
         origins[case] = Origin(site, patient.strip() or case)
     if twice:
         raise DataError(
-            f"{NAME}: {len(twice)} image_id(s) appear more than once: {first(twice)}; expected "
+            f"{PLACE}: {len(twice)} image_id(s) appear more than once: {first(twice)}; expected "
             "one row for each image."
         )
     return origins

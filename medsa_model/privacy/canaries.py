@@ -47,12 +47,13 @@ class Canaries(nn.Module):
         """Sum of the losses of the patients `part`."""
         self.drawn.update(part)
         coordinates = self.numbers[list(part)]
-        return self.length / 2**0.5 * (self.one(coordinates) + self.other(coordinates)).sum()
+        both: Tensor = self.one(coordinates) + self.other(coordinates)
+        return self.length / 2**0.5 * both.sum()
 
     def moved(self) -> Scores:
         """How far plain descent from zero went against each canary's gradient, (count,)."""
         both = self.one.weight + self.other.weight
-        return -both.detach()[:, 0].double().numpy() / 2**0.5  # type: ignore[no-any-return]
+        return -both.detach()[:, 0].double().numpy() / 2**0.5
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def repeated(
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-    same_noise = bool(noise[0].any()) and np.array_equal(*noise)
+    same_noise = bool(noise[0].any()) and np.array_equal(noise[0], noise[1])
     same = {"the noise": same_noise, "the drawing": drawn[0] == drawn[1]}
     return [what for what, found in same.items() if found]
 

@@ -99,9 +99,7 @@ def one_run(inside: Scores, outside: Scores, delta: float, confidence: float = 0
     return best
 
 
-def one_run_p_value(
-    canaries: int, guesses: int, right: int, epsilon: float, delta: float
-) -> float:
+def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
     """Most probable chance of `right` or more right `guesses` under (epsilon, delta).
 
     Steinke, Nasr and Jagielski 2023, theorem 5.2.
@@ -133,7 +131,7 @@ def drawing_fault(drawn: NDArray[np.int64], sampling_rate: float, steps: int) ->
     # gamma law with the mean and the variance of this sum, which has the binomial law's kurtosis
     each = 2 + (1 - 6 * sampling_rate * (1 - sampling_rate)) / variance
     law = gamma(len(drawn) / each, scale=each)
-    if ALARM / 4 <= law.cdf(found) and ALARM / 4 <= law.sf(found):
+    if min(law.cdf(found), law.sf(found)) >= ALARM / 4:
         return None
     return (
         f"how often patients were drawn spreads {found / len(drawn):.2f} times as much as with "

@@ -166,7 +166,6 @@ def shadow_losses(
             fit(model, batches, loss, train, 0.0)
         with torch.no_grad():
             losses[number] = [
-                float(batch_loss(model, question, loss, model.sam.device))
-                for question in questions
+                float(batch_loss(model, question, loss, model.sam.device)) for question in questions
             ]
     return losses

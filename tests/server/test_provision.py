@@ -8,15 +8,18 @@ import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from client.config import SiteConfig, load_site
+from client.config import Limits, SiteConfig, load_site
+from client.policy import check_training
 from medsa_model.config import load_run
 from medsa_model.data.split import split_site
 from medsa_model.errors import ConfigError
+from medsa_model.refusals import Refused
 from medsa_model.site_keys import make_key_pair, public_part
 from server.certificate_files import provide_certificates
 from server.config import Federation, load_federation
@@ -216,6 +219,136 @@ def test_images_that_lie_as_a_kit_says_are_taken(tmp_path, layout):
     parts = split_site(cases, config.site, config.split, config.split.seed)
     (together,) = [part for part, names in parts.items() if "case_001" in names]
     assert "case_002" in parts[together]
+
+
+CT = {"data": {"kind": "btcv", "classes": ["liver", "spleen"]}, "volume": {"slices": 6}}
+
+
+@pytest.mark.parametrize(
+    ("more", "work"),
+    [
+        ({"train": {"steps": 7, "batch_size": 3}},
+         "7 steps of 3 volumes x 6 slices, 126 for `limits.images`"),
+        ({"train": {"steps": 12, "batch_size": 1}},
+         "12 steps of 1 volume x 6 slices, 72 for `limits.images`"),
+        ({"train": {"epochs": 0.5, "batch_size": 4}},
+         "0.5 passes over the site's own training cases, 4 volumes a step x 6 slices; for "
+         "`limits.images` that is steps x volumes x slices"),
+        ({"train": {"steps": 9}, "privacy": {"epsilon": 8, "sampling_rate": 0.2, "views": 2}},
+         "9 steps, each patient in a step with probability 0.2, 2 views x 6 slices of a patient; "
+         "for `limits.images` that is steps x probability x training cases x views x slices"),
+    ],
+)  # fmt: skip
+def test_a_kit_counts_the_slices_of_volumes_as_the_limit_does(tmp_path, more, work):
+    provision(federation(tmp_path, CT | more, sites=("x",)))
+    text = (unpack(tmp_path / "fed/kits/x.zip", tmp_path) / "README.md").read_text()
+    assert f"| a round | {work} |\n" in text
+    if counted := re.search(r"(\d+) for `limits.images`", work):
+        run, limit = load_run(tmp_path / "run.yaml"), int(counted[1])
+        check_training(run, Limits(images=limit), 5, 0, volumes=True)
+        with pytest.raises(Refused):
+            check_training(run, Limits(images=limit - 1), 5, 0, volumes=True)
+
+
+def volume(path: Path, voxels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2.0, 3.0, 1.0])), path)
+
+
+@pytest.mark.parametrize("layout", ["Synapse", "MONAI"])
+def test_volumes_that_lie_as_a_kit_says_are_taken(tmp_path, layout):
+    """Two labels, of which the second is the organ with the number that the kit prints."""
+    provision(federation(tmp_path, CT, sites=("x",)))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    text = (kit / "README.md").read_text()
+    numbers = {organ: int(number) for number, organ in re.findall(r"\| (\d+) \| (\w+) \|", text)}
+    assert list(numbers.values()) == [*range(1, 14)] and numbers["left_adrenal_gland"] == 13
+    synapse, monai, listing, rows = blocks(text)[-4:]
+    root = tmp_path / "volumes of x"
+    if layout == "Synapse":
+        folders = re.findall(r"(RawData/Training/\w+)/ +(\w+)0001\.nii\.gz", synapse)
+        assert len(folders) == 2
+        pairs = [[f"{folder}/{name}000{n}.nii.gz" for folder, name in folders] for n in (1, 2, 3)]
+        root.mkdir()
+        (root / "sites.csv").write_text(rows + "img0003,x,patient_18\n")
+    else:
+        assert "dataset_0.json" in monai
+        content = json.loads(listing)
+        names = ["imagesTr/vol_18.nii.gz", "labelsTr/vol_18.nii.gz"]
+        content["training"].append(dict(zip(("image", "label"), names, strict=True)))
+        pairs = [
+            [entry["image"], entry["label"]] for part in content.values() for entry in part
+        ]  # fmt: skip
+        root.mkdir()
+        (root / "dataset_0.json").write_text(json.dumps(content))
+    labels = np.zeros((8, 8, 6), np.uint8)
+    labels[1:3, 1:3, 1:3], labels[4:7, 4:7, 2:5] = numbers["spleen"], numbers["liver"]
+    for image, label in pairs:
+        volume(root / image, np.full((8, 8, 6), 40, np.int16))
+        volume(root / label, labels)
+    config = load_site(kit / "site.yaml", [f"data.root={root}"])
+    cases = config.data.open()
+    assert len(cases) == 3
+    assert all(case.load().mask.flatten(1).sum(1).tolist() == [27, 8] for case in cases)
+    if layout == "Synapse":
+        assert [case.patient for case in cases] == ["patient_17", "patient_17", "patient_18"]
+    else:
+        parts = split_site(cases, config.site, config.split, config.split.seed)
+        assert parts["test"] == ("vol_23",)
+
+
+def test_a_kit_for_volumes_offers_no_photographs_and_explains_its_keys(tmp_path):
+    provision(federation(tmp_path, CT, sites=("x",)))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    text, site = (kit / "README.md").read_text(), (kit / "site.yaml").read_text()
+    assert "masks/" not in text and "kind: folder" not in text and '"folder"' not in text
+    assert ".png" not in text and "Hounsfield" in text and "`sites.csv` is not needed" in text
+    commented = set(re.findall(r"# .*\n *(\w+):", site))
+    assert {"annotated", "window", "root"} <= commented
+    data = load_site(kit / "site.yaml", ["data.root=/x"]).data
+    assert (data.annotated, data.window) == (None, (-175.0, 250.0))
+
+
+@pytest.mark.parametrize(("test", "needed"), [(0.4, 25), (0.3, 34)])
+def test_a_kit_for_volumes_says_that_few_cases_are_never_scored(tmp_path, test, needed):
+    run = CT | {"sim": {"split": {"test": test}}}
+    provision(federation(tmp_path, run, sites=("x",)))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    limits = load_site(kit / "site.yaml", ["data.root=/x"]).limits
+    assert limits.least_evaluated_cases == 10
+    assert round(test * needed) >= 10
+    text = (kit / "README.md").read_text()
+    assert f"share {test} of `split` for testing, ten test cases need about {needed} vol" in text
+    (tmp_path / "images").mkdir()
+    provision(federation(tmp_path / "images", {"data": {"kind": "folder"}}, sites=("x",)))
+    kit = unpack(tmp_path / "images/fed/kits/x.zip", tmp_path / "images")
+    assert "Decide about" not in (kit / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("privacy", "told"),
+    [
+        ({"epsilon": 8, "delta": 1e-2, "clip_norm": 0.25}, "at most epsilon 8 at delta 0.01."),
+        ({"noise_multiplier": 1.5, "clip_norm": 0.25}, "noise of 1.5 times that norm"),
+    ],
+)
+def test_a_kit_says_what_differential_privacy_means(tmp_path, privacy, told):
+    provision(federation(tmp_path, {"data": {"kind": "folder"}, "privacy": privacy}, sites=("x",)))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    text = " ".join((kit / "README.md").read_text().split())
+    assert "cut to the norm 0.25 and noise" in text and told in text
+    assert "`python client/run.py ledger --config site.yaml`" in text and "`limits.epsilon`" in text
+    assert "no differential privacy." not in text and "mean loss" not in text
+    assert "this one has none" not in (kit / "site.yaml").read_text()
+
+
+def test_a_kit_without_differential_privacy_says_so(tmp_path):
+    provision(federation(tmp_path, {"data": {"kind": "folder"}}, sites=("x",)))
+    kit = unpack(tmp_path / "fed/kits/x.zip", tmp_path)
+    text = (kit / "README.md").read_text()
+    assert "this run has no differential privacy." in text and "## Differential" not in text
+    ledger = "# Only runs with differential privacy use it; this one has none.\nledger:\n"
+    assert ledger in (kit / "site.yaml").read_text()
 
 
 def test_a_kit_declares_all_structures_of_the_run(tmp_path):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from medsa_model.data.split import write_split
 from medsa_model.errors import CheckpointError, FederationError
+from medsa_model.logs import logger
 from sim.compare import Plan, plans
 from sim.config import Sim, load_simulation
 from sim.federations import cores, finished, processes_for, run_plans
@@ -52,7 +53,8 @@ def finished_rows(log: str) -> list[str]:
     return sorted(re.findall(r" (\S+) is finished: rounds and evaluation took \d", log))
 
 
-def test_two_processes_give_what_one_gives(config, tmp_path, capfd):
+def test_two_processes_give_what_one_gives(config, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(logger, "handlers", [])  # they write to where capfd reads, and end with it
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["--config", str(config)]
     assert main([*words, "--out", str(one), "sim.processes=1"]) == 0

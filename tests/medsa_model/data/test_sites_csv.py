@@ -93,7 +93,8 @@ def test_ids_written_in_another_way_are_shown(tmp_path: Path, row: str, hint: st
     text = str(error.value)
     assert "2 of 2 images have no row: img0001, img0002; expected a row for each image" in text
     assert hint in text and ("write" in text) == bool(hint)
-    assert f"The file has {row}, {more}. Correct sites.csv in data.root" in text
+    assert text.startswith("sites.csv in data.root: ")
+    assert f"; the file has {row}, {more}; correct it, or remove the file" in text
     assert str(tmp_path) not in text
 
 
@@ -101,7 +102,7 @@ def test_ids_of_a_file_can_be_printed(tmp_path: Path) -> None:
     write(tmp_path, f'image_id,site\n"x\ny",north\n{"z" * 200},north\n')
     with pytest.raises(DataError) as error:
         read_origins(tmp_path, ["a"])
-    assert f"The file has 'x\\ny', {'z' * 40}. Correct" in str(error.value)
+    assert f"; the file has 'x\\ny', {'z' * 40}; correct" in str(error.value)
 
 
 def test_rows_without_an_image_are_warned_about_once(

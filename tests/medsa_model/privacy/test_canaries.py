@@ -41,7 +41,7 @@ def test_a_correct_trainer_passes_20_times_of_20():
     for number in range(20):
         found = audited(400 if number % 10 == 9 else 800, None if number % 10 == 9 else 64)
         assert found.problems == ()
-        assert 0 < found.gaussian
+        assert found.gaussian > 0
         assert found.limits[0] <= found.ratio <= found.limits[1]
 
 

@@ -90,7 +90,7 @@ def test_scores_without_a_difference_show_nothing():
 def test_the_limits_of_the_ratio_hold_what_they_say():
     """Simulated: the ratio of a correct trainer, with the law that drawing and noise give."""
     noise, rate, steps, canaries = 2.0, 0.3, 25, 600
-    low, high = ratio_limits(noise, rate, steps, canaries)
+    low, _ = ratio_limits(noise, rate, steps, canaries)
     assert low < 0.75
     generator = np.random.default_rng(1)
     ratios = []
