@@ -17,6 +17,7 @@ Scores = NDArray[np.float64]
 ALARM = 1e-5
 """Chance of each check to find fault with a correct trainer."""
 SHARES = (0.02, 0.1, 0.5, 1.0)  # of the canaries that are guessed: all where scores are clear
+LEAST_SHAPE = 100  # of a gamma law, whose skewness is then at most 0.2
 LARGEST = 1e4  # separation; without any noise it would be infinite, which JSON does not have
 
 
@@ -115,11 +116,13 @@ def drawing_fault(drawn: NDArray[np.int64], sampling_rate: float, steps: int) ->
     """What is wrong with how often each patient was `drawn`; `None` when nothing.
 
     By an exact test of the total, and by the dispersion of a binomial law: batches dealt from a
-    shuffled list, for which the accounting does not hold, use everybody equally often.
+    shuffled list, for which the accounting does not hold, use everybody equally often. Of one step
+    or few draws dispersion tells nothing. Errs with at most `ALARM`: a quarter is the total's, an
+    eighth each side's of the dispersion, whose law is approximate, up to five times as much.
     """
     total = int(drawn.sum())
     trials = len(drawn) * steps
-    if binomtest(min(total, trials), trials, sampling_rate).pvalue < ALARM / 2 or total > trials:
+    if binomtest(min(total, trials), trials, sampling_rate).pvalue < ALARM / 4 or total > trials:
         return (
             f"patients were drawn {total} times, expected about {sampling_rate * trials:.0f}: the "
             "sampling rate is not what is charged, or a patient counts as several"
@@ -128,10 +131,11 @@ def drawing_fault(drawn: NDArray[np.int64], sampling_rate: float, steps: int) ->
     if not variance:
         return None
     found = float(np.square(drawn - steps * sampling_rate).sum() / variance)
-    # gamma law with the mean and the variance of this sum, which has the binomial law's kurtosis
+    # gamma law with the mean and the variance of this sum, which has the binomial law's kurtosis;
+    # of so few draws that it is lopsided the law is another one, and they show nothing
     each = 2 + (1 - 6 * sampling_rate * (1 - sampling_rate)) / variance
     law = gamma(len(drawn) / each, scale=each)
-    if min(law.cdf(found), law.sf(found)) >= ALARM / 4:
+    if len(drawn) / each < LEAST_SHAPE or min(law.cdf(found), law.sf(found)) >= ALARM / 8:
         return None
     return (
         f"how often patients were drawn spreads {found / len(drawn):.2f} times as much as with "

@@ -105,14 +105,17 @@ def test_the_limits_of_the_ratio_hold_what_they_say():
     assert ratio_limits(0.5, 0.5, 16, 2000) == (0.75, 1.3)
 
 
-@pytest.mark.parametrize(("rate", "steps"), [(0.01, 100), (0.1, 40), (0.5, 4), (0.9, 5), (1.0, 3)])
+RATES = [(0.01, 1), (0.01, 100), (0.1, 1), (0.1, 40), (0.5, 4), (0.9, 5), (1.0, 3)]
+
+
+@pytest.mark.parametrize(("rate", "steps"), RATES)
 def test_independent_draws_are_right_and_others_are_not(rate, steps):
     generator = np.random.default_rng(2)
     patients = 1000
-    for _ in range(50):
+    for _ in range(100):
         assert drawing_fault(generator.binomial(steps, rate, patients), rate, steps) is None
-    twice = generator.binomial(steps, min(1, 2 * rate), patients) if rate < 1 else None
-    assert twice is None or "patients were drawn" in drawing_fault(twice, rate, steps)
+    many = generator.binomial(steps, min(1, 5 * rate), patients) if rate < 1 else None
+    assert many is None or "patients were drawn" in drawing_fault(many, rate, steps)
     assert "counts as several" in drawing_fault(np.full(patients, 2 * steps), rate, steps)
 
 
