@@ -184,6 +184,8 @@ def _costs(run: Run) -> Json:
         "trained": tables.trained_table(trained) if trained else None,
         "privacy": privacy,
         "spent": tables.privacy_table(mapping(privacy.get("per_site"))),
+        "site_level": _site_level(mapping(privacy.get("site_level"))),
+        "told": mapping(privacy.get("told")),
         "times": _times(run),
     }
 
@@ -203,6 +205,12 @@ def _times(run: Run) -> dict[str, str]:
         )
         times[what] = duration(whole)
     return times
+
+
+def _site_level(spent: Json) -> str:
+    """What the noise for whole sites comes to; empty without any."""
+    epsilon, delta = number(spent.get("epsilon")), number(spent.get("delta"))
+    return "" if epsilon is None else f"epsilon {epsilon:.3f} at delta {delta or 0:.2g}"
 
 
 def _examples(run: Run) -> list[dict[str, str]]:

@@ -139,19 +139,24 @@ def trained_table(trained: Json) -> Table:
 
 
 def privacy_table(per_site: Json) -> Table:
-    """The privacy each site has spent."""
+    """The privacy that each site's patients have spent, and by what steps."""
+    columns = {
+        "epsilon": ("Epsilon", ".3f"), "epsilon_rdp": ("Upper bound (rdp)", ".3f"),
+        "delta": ("Delta", ".2g"), "noise_multiplier": ("Noise", ".3f"),
+        "sampling_rate": ("Sampling rate", ".3g"), "clip_norm": ("Clipping norm", ".3g"),
+        "steps": ("Steps", ".0f"),
+    }  # fmt: skip
     body = []
-    for site, spent in per_site.items():
-        epsilon, delta = (number(mapping(spent).get(key)) for key in ("epsilon", "delta"))
-        body.append(
-            [
-                Cell(site),
-                Cell(MISSING if epsilon is None else f"{epsilon:.3f}", epsilon),
-                Cell(MISSING if delta is None else f"{delta:.2g}", delta),
-                Cell(str(mapping(spent).get("accountant", MISSING)), style="text"),
-            ]
-        )
-    return Table("", ("Site", "Epsilon", "Delta", "Accountant"), body)
+    for site, facts in per_site.items():
+        spent = mapping(facts)
+        cells = [Cell(site)]
+        for key, (_, form) in columns.items():
+            value = number(spent.get(key))
+            cells.append(Cell(MISSING if value is None else f"{value:{form}}", value))
+        told = str(spent.get("accountant", MISSING))
+        body.append([*cells, Cell(told, style="text")])
+    headings = [heading for heading, _ in columns.values()]
+    return Table("", ("Site", *headings, "Accountant"), body)
 
 
 def rejected_table(events: Iterable[Json]) -> Table:

@@ -290,6 +290,18 @@ def test_no_privacy_is_said_plainly(tmp_path: Path) -> None:
 
 
 @quick
+def test_noise_for_sites_and_what_is_told_are_on_the_page(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    site_level = {"unit": "site", "epsilon": 7.25, "delta": 0.01, "accountant": "rdp"}
+    privacy = {"per_site": {}, "site_level": site_level, "told": {"training loss": "not told"}}
+    change(tmp_path / "summary.json", privacy=privacy)
+    page = page_of(tmp_path)
+    assert "noise for whole sites: epsilon 7.250 at delta 0.01" in page.text
+    assert "training loss" in page.text and "not told" in page.text
+    assert "No differential privacy was used." not in page.text
+
+
+@quick
 @pytest.mark.parametrize("simulated", [False, None])
 def test_cases_and_images_of_real_patients_are_never_shown(
     tmp_path: Path, simulated: bool | None
