@@ -17,8 +17,9 @@ help:
 demo: .venv/installed
 	$(BIN)/medsa-sim --config configs/demo.yaml --out runs/demo --overwrite
 
+# One process for each core: the tests compute with one thread each.
 test: .venv/installed-for-development
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: .venv/installed-for-development
 	$(BIN)/ruff check .

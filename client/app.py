@@ -10,9 +10,9 @@ from collections.abc import Callable
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.charged import charge, to_receipt
+from client.charged import charge_round, to_receipt, told_of
 from client.counted import count_evaluation, count_training
-from client.hospital import Site, cases_by_structure, evaluate_site, train_site
+from client.hospital import Site, cases_annotated, cases_by_structure, evaluate_site, train_site
 from client.policy import (
     check_model,
     check_part,
@@ -21,7 +21,7 @@ from client.policy import (
     check_training,
     read_run,
 )
-from client.privacy import require_privacy
+from client.privacy import Account, require_privacy
 from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.errors import ManifestError, MedsaError
@@ -78,10 +78,11 @@ def _introduce(site: Site, content: RecordDict) -> RecordDict:
     facts = ConfigRecord({"site": site.name, "version": __version__})
     counts = {part: len(cases) for part, cases in site.parts.items()}
     asked = content.config_records.get("config", ConfigRecord())
-    if bool(asked.get("private")) or site.limits.epsilon is not None:
+    private = bool(asked.get("private")) or site.limits.epsilon is not None
+    if private:
         counts = {part: rounded_up(cases) for part, cases in counts.items()}
     told = RecordDict({"site": facts, "cases": to_metrics(counts)})
-    if site.ledger and (entries := read_ledger(site.ledger)):
+    if private and site.ledger and (entries := read_ledger(site.ledger)):
         told["ledger"] = to_receipt(entries)
     return told
 
@@ -119,8 +120,12 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     check_training(config, site.limits, len(cases), round_, site.has_volumes)
     state, shapes = _unpack_state(site, content, config)
     count_training(site.counted, config, round_)
-    records = charge(site, config, round_) if config.privacy else {}
-    result = train_site(site, config, state, round_)
+    accounts: list[Account] = []
+
+    def charge() -> None:
+        accounts.append(charge_round(site, config, round_))
+
+    result = train_site(site, config, state, round_, charge)
     metrics: dict[str, float | int] = {
         "num-examples": result.examples,
         "images": result.images,
@@ -131,12 +136,14 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         metrics["loss"] = result.loss
     if config.prompt.by_class:
         by_class = any(kind.by_class for kind in config.prompt.train_at(site.name))
-        counts = cases_by_structure(site, config) if by_class else [0] * len(config.data.classes)
-        if config.privacy:
-            counts = [rounded_up(count) for count in counts]
+        count = cases_annotated if config.privacy else cases_by_structure
+        counts = count(site, config) if by_class else [0] * len(config.data.classes)
         metrics |= {f"cases/{n}": c for n, c in zip(config.data.classes, counts, strict=True)}
-    arrays = to_arrays(result.state, shapes)
-    return RecordDict({"arrays": arrays, "metrics": to_metrics(metrics), **records})
+    answer = RecordDict({"arrays": to_arrays(result.state, shapes), "metrics": to_metrics(metrics)})
+    for account in accounts:
+        for name, record in told_of(account, config, round_).items():
+            answer[name] = record
+    return answer
 
 
 def _evaluate(site: Site, content: RecordDict) -> RecordDict:
@@ -164,5 +171,5 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
             key = f"{prompt}/{classes[structure]}"
             metrics |= {f"{key}/{name}": value for name, value in scores.items()}
     if config.privacy:
-        metrics = {name: rounded(value) for name, value in metrics.items()}
+        metrics = rounded(metrics)
     return RecordDict({"metrics": to_metrics(metrics)})

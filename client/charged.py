@@ -1,53 +1,56 @@
-"""A site's privacy account as records: what it charges for a round, and what it tells of it."""
+"""What a site tells of its privacy account: the cost of a round, and a receipt of the ledger."""
 
-import math
 from collections.abc import Sequence
 
 from flwr.app import ConfigRecord
 
 from client.hospital import Site, planned_steps
-from client.privacy import charge_training
+from client.privacy import Account, charge_training
 from medsa_model.config import RunConfig
-from medsa_model.privacy.accounting import epsilon
-from medsa_model.privacy.ledger import Entry, read_ledger, spent
+from medsa_model.privacy.accounting import NoisySteps, epsilon
+from medsa_model.privacy.ledger import Entry, spent
 from medsa_model.privacy.patients import patients_of
 from medsa_model.refusals import Reason, Refused
 
 TOLD = 512  # hashes of a ledger's last entries
+# What the PRV accountant adds up in seconds: many kinds of steps or little noise take minutes.
+MOST_KINDS, LARGEST_EPSILON = 3, 20.0
 
 
-def charge(site: Site, config: RunConfig, round_: int) -> dict[str, ConfigRecord]:
-    """Charge the noisy steps of `round_` (0 is the first) before they are taken.
-
-    Returns the records `privacy` and `ledger` of the answer. All in them is computed from the
-    settings of runs, not from patients. Raises `Refused`, and then nothing was charged.
-    """
-    assert config.privacy is not None
+def charge_round(site: Site, config: RunConfig, round_: int) -> Account:
+    """Charge the noisy steps of `round_` (0 is the first); raises `Refused`, nothing is charged."""
     if site.ledger is None:
         raise Refused(Reason.LEDGER, "the site has none")
-    planned = planned_steps(config)
     patients = patients_of(site.parts["train"])
-    entry, bound = charge_training(
-        site.ledger,
-        site.limits.epsilon,
-        config,
-        planned,
-        round_,
-        len(patients),
+    return charge_training(
+        site.ledger, site.limits, config, planned_steps(config), round_, len(patients),
         patients.unit,
-        None,
-    )
-    entries = read_ledger(site.ledger)
-    delta = min(each.charge.delta for each in entries)
-    lost = epsilon(spent(entries), delta, "prv")
+    )  # fmt: skip
+
+
+def told_of(account: Account, config: RunConfig, round_: int) -> dict[str, ConfigRecord]:
+    """The records `privacy` and `ledger` of an answer, computed from the settings of runs alone.
+
+    After the last round the tighter accountant is asked too, where it has an answer in seconds.
+    """
+    charged = account.entries[-1].charge
+    steps = spent(account.entries)
+    lost, accountant = account.epsilon, "rdp"
+    if round_ + 1 == config.rounds and _quick(steps, account.epsilon):
+        tight = epsilon(steps, account.delta, "prv")
+        lost, accountant = (tight, "prv") if tight < lost else (lost, "rdp")
     facts = ConfigRecord({
-        "epsilon": lost, "accountant": "prv", "epsilon_rdp": bound, "delta": delta,
-        "unit": entry.charge.unit, "noise_multiplier": planned.noise_multiplier,
-        "sampling_rate": planned.sampling_rate, "steps": planned.steps,
-        "clip_norm": config.privacy.clip_norm,
+        "epsilon": lost, "accountant": accountant, "epsilon_rdp": account.epsilon,
+        "delta": account.delta, "unit": charged.unit,
+        "noise_multiplier": charged.noise_multiplier, "sampling_rate": charged.sampling_rate,
+        "steps": charged.steps, "clip_norm": charged.clip_norm,
     })  # fmt: skip
-    assert math.isfinite(bound)
-    return {"privacy": facts, "ledger": to_receipt(entries)}
+    return {"privacy": facts, "ledger": to_receipt(account.entries)}
+
+
+def _quick(steps: Sequence[NoisySteps], bound: float) -> bool:
+    kinds = {(each.noise_multiplier, each.sampling_rate) for each in steps}
+    return len(kinds) <= MOST_KINDS and bound <= LARGEST_EPSILON
 
 
 def to_receipt(entries: Sequence[Entry]) -> ConfigRecord:

@@ -53,6 +53,9 @@ class Limits(Section):
     epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Most epsilon of the ledger, over all runs; set, the site also refuses every run without
     differential privacy. It can only tighten what a run asks for."""
+    delta: float | None = Field(None, ge=1e-12, lt=1)
+    """The delta at which the ledger is held against `epsilon`, and the largest that a run may ask
+    for; empty: the smallest that any run asked for."""
     least_training_cases: int = Field(1, ge=1)
     """Fewest training cases to take part with."""
     least_evaluated_cases: int = Field(1, ge=1)

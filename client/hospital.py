@@ -1,7 +1,7 @@
 """One hospital: its cases by part, its device, and what it answers to the coordinator."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from medsa_model.evaluate_volumes import predict_volume
 from medsa_model.privacy.accounting import NoisySteps
 from medsa_model.privacy.fit import fit_privately
 from medsa_model.privacy.patients import patients_of
+from medsa_model.privacy.section import rounded_up
 from medsa_model.state import AdapterState, load_adapter_state
 from medsa_model.train import FitResult, fit
 
@@ -85,10 +86,13 @@ class Site:
         )  # fmt: skip
 
 
-def train_site(site: Site, config: RunConfig, state: AdapterState, round_: int) -> FitResult:
+def train_site(
+    site: Site, config: RunConfig, state: AdapterState, round_: int,
+    charge: Callable[[], object] = lambda: None,
+) -> FitResult:  # fmt: skip
     """Train from the global `state` in round `round_` (0 is the first).
 
-    The noisy steps of differential privacy must have been charged.
+    `charge` is called before the first noisy step of differential privacy.
     """
     built = site.built(config)
     load_adapter_state(built.model, state)
@@ -106,6 +110,7 @@ def train_site(site: Site, config: RunConfig, state: AdapterState, round_: int) 
             round_ / config.rounds,
             config.strategy.proximal,
             config.prompt.corrections,
+            charge,
         )
     return fit(
         built.model,
@@ -140,6 +145,20 @@ def cases_by_structure(site: Site, config: RunConfig) -> list[int]:
         ]
         site.counts = tuple(torch.stack(shown).sum(0).tolist())
     return list(site.counts)
+
+
+def cases_annotated(site: Site, config: RunConfig) -> list[int]:
+    """Training cases, in tens, for each structure that is annotated in any of them; else 0.
+
+    What weighs the names of structures under differential privacy: it says what the site annotates
+    and nothing of what its patients have.
+    """
+    frames = site.batches(config, 0).frames
+    known = torch.zeros(len(config.data.classes), dtype=torch.bool)
+    for frame in (frames[number] for number in range(len(frames))):
+        known |= frame.labelled if isinstance(frame, FramedVolume) else True
+    cases = rounded_up(len(site.parts["train"]))
+    return [cases if annotated else 0 for annotated in known.tolist()]
 
 
 def evaluate_site(site: Site, config: RunConfig, state: AdapterState, part: str) -> Evaluation:

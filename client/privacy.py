@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.config import Limits
@@ -9,8 +10,18 @@ from medsa_model.config import RunConfig
 from medsa_model.errors import LedgerError
 from medsa_model.logs import logger
 from medsa_model.privacy.accounting import NoisySteps, epsilon
-from medsa_model.privacy.ledger import Charge, Entry, Receipt, Unit, charge, holds, spent
+from medsa_model.privacy.ledger import Charge, Entry, Unit, charge, spent
+from medsa_model.privacy.section import rounded_up
 from medsa_model.refusals import Reason, Refused
+
+
+@dataclass(frozen=True)
+class Account:
+    """A ledger after a charge: all its entries, and its epsilon by "rdp" at `delta`."""
+
+    entries: tuple[Entry, ...]
+    epsilon: float
+    delta: float
 
 
 def require_privacy(config: RunConfig, limits: Limits) -> None:
@@ -24,36 +35,34 @@ def require_privacy(config: RunConfig, limits: Limits) -> None:
 
 
 def charge_training(
-    ledger: Path,
-    limit: float | None,
-    config: RunConfig,
-    planned: NoisySteps,
-    round_: int,
-    patients: int,
-    unit: Unit,
-    receipt: Receipt | None,
-) -> tuple[Entry, float]:
-    """Charge the `planned` steps of `round_` (0 is the first) to the ledger; with its new epsilon.
+    ledger: Path, limits: Limits, config: RunConfig, planned: NoisySteps, round_: int,
+    patients: int, unit: Unit,
+) -> Account:  # fmt: skip
+    """Charge the `planned` steps of `round_` (0 is the first) to the ledger.
 
-    `limit` is the site's own, over all runs; the run's counts too, the smaller one is held. Epsilon
-    is the upper bound "rdp" of the whole ledger at the smallest delta charged. `receipt` is what
-    the coordinator remembers of the ledger; `patients`, those that are trained on.
-    Raises `Refused`, and then nothing is charged; what may not cross the wire is in the log.
+    Held are the smaller of the run's epsilon and the site's, over all runs of the ledger, by the
+    upper bound "rdp" at the site's delta or, when it sets none, the smallest delta charged.
+    `patients` are those that are trained on. Raises `Refused`, and then nothing is charged; what
+    may not cross the wire is in the log.
     """
     privacy = config.privacy
     if privacy is None:
         raise ValueError("a run without a section privacy has nothing to charge")
-    _check_delta(privacy.delta, patients)
-    limits = [each for each in (privacy.epsilon, limit) if each is not None]
-    allowed, total = min(limits, default=math.inf), math.nan
+    _check_delta(privacy.delta, limits.delta, patients)
+    allowed = min(each for each in (privacy.epsilon, limits.epsilon, math.inf) if each is not None)
+    account = Account((), math.nan, math.nan)
 
     def allow(entries: Sequence[Entry]) -> None:
         """Under the lock: two runs at once must not both take what is left for one."""
-        nonlocal total
-        _check_receipt(entries, receipt)
-        delta = min([privacy.delta, *(entry.charge.delta for entry in entries)])
+        nonlocal account
+        if not entries:
+            logger.warning(
+                "the privacy ledger %s is begun: no earlier run counts. If these patients were "
+                "trained on before, stop, and give ledger in the site YAML that run's file", ledger,
+            )  # fmt: skip
+        delta = limits.delta or min([privacy.delta, *(e.charge.delta for e in entries)])
         total = epsilon([*spent(entries), planned], delta)
-        if not total <= allowed:
+        if not total <= allowed or math.isinf(total):
             logger.error(
                 "run %s, round %d: the ledger's epsilon would be %.4f at delta %g, %g is allowed",
                 config.name, round_ + 1, total, delta, allowed,
@@ -64,43 +73,35 @@ def charge_training(
                 f"{allowed:g}, the smallest of privacy.epsilon and the site's limits.epsilon; "
                 "earlier runs and repeated rounds count too; nothing was trained",
             )
+        account = Account(tuple(entries), total, delta)
 
     what = Charge(
         config.name, config.sha256, round_, planned.noise_multiplier, planned.sampling_rate,
         planned.steps, privacy.clip_norm, privacy.delta, unit,
     )  # fmt: skip
     try:
-        return charge(ledger, what, allow), total
+        entry = charge(ledger, what, allow)
     except LedgerError as error:
         logger.error("%s", error)
         raise Refused(
             Reason.LEDGER, "it cannot be read or written, so nothing was trained; the site's log "
             "says why and what its engineer has to do",
         ) from error  # fmt: skip
+    return Account((*account.entries, entry), account.epsilon, account.delta)
 
 
-def _check_delta(delta: float, patients: int) -> None:
+def _check_delta(delta: float, limit: float | None, patients: int) -> None:
     """With a delta of one over their number, giving a whole patient away would be allowed."""
-    if patients < 1 or delta >= 1 / patients:
+    # in tens, as the number is told anyway: the refusal must not tell more
+    if patients < 1 or delta * rounded_up(patients) >= 1:
         logger.error("privacy.delta is %g, expected less than 1/%d: there are as many training "
-                     "patients", delta, patients)  # fmt: skip
+                     "patients", delta, rounded_up(patients))  # fmt: skip
         raise Refused(
             Reason.OVER_LIMIT,
             f"privacy.delta is {delta:g}, expected less than one over the number of the site's "
             "training patients; choose a smaller one",
         )
-
-
-def _check_receipt(entries: Sequence[Entry], receipt: Receipt | None) -> None:
-    if receipt is None or holds(entries, receipt):
-        return
-    logger.error(
-        "the privacy ledger went backwards: it has %d entries and not the one that the coordinator "
-        "remembers, number %d of ledger %s with hash %s; was an old backup restored, or is another "
-        "file named? Restore the latest one",
-        len(entries), receipt.entries, receipt.ledger, receipt.hash,
-    )  # fmt: skip
-    raise Refused(
-        Reason.LEDGER, f"it went backwards: entry {receipt.entries}, which the coordinator "
-        "remembers, is not in it; the site's engineer has to restore the latest backup",
-    )  # fmt: skip
+    if limit is not None and delta > limit:
+        raise Refused(
+            Reason.OVER_LIMIT, f"privacy.delta is {delta:g}, the site's limits.delta {limit:g}"
+        )

@@ -20,7 +20,7 @@ from medsa_model.data import VOLUMES, DataSet
 from medsa_model.errors import ConfigError
 from medsa_model.evaluate_volumes import Volume
 from medsa_model.losses import Loss
-from medsa_model.privacy.section import Privacy
+from medsa_model.privacy.section import Privacy, rounded_up
 from medsa_model.prompts import Box, Click, NoPrompt, PromptKind
 from medsa_model.section import Section
 from medsa_model.strategies import FedAvg, PrivateFedAvg, Strategy
@@ -111,11 +111,14 @@ class RunConfig(Section):
         return self.train.steps_for(cases)
 
     def images_for(self, cases: int, volumes: bool) -> int:
-        """Images or slices in a round for a site with `cases` training cases."""
+        """Images or slices in a round for a site with `cases` training cases.
+
+        With differential privacy those that are expected of so many cases in tens.
+        """
         slices = self.volume.slices if volumes else 1
         at_once: float = self.train.batch_size
         if self.privacy:
-            at_once = self.privacy.sampling_rate * cases * self.privacy.views
+            at_once = self.privacy.sampling_rate * rounded_up(cases) * self.privacy.views
         return math.ceil(self.steps_for(cases) * at_once * slices)
 
     @model_validator(mode="after")
@@ -124,6 +127,16 @@ class RunConfig(Section):
             raise ValueError(
                 f"privacy.method is hooks, but data.kind {self.data.kind} has volumes, which "
                 "differ in their number of prompts; expected loop or auto"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hooks_need_equal_patients(self) -> typing.Self:
+        if self.privacy and self.privacy.method == "hooks" and self.prompt.corrections:
+            raise ValueError(
+                f"privacy.method is hooks, but prompt.corrections is {self.prompt.corrections}: "
+                "how many clicks a patient gets would depend on who else is computed with it; "
+                "expected loop or auto"
             )
         return self
 

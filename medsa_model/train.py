@@ -26,9 +26,9 @@ from medsa_model.state import AdapterState, adapter_state
 class Train(Section):
     """Local training in one round."""
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=10**6)
     """Optimiser steps of every site in a round; empty: `epochs` decides."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=10**4)
     """Passes over the site's own training cases in a round; give this or `steps`."""
     batch_size: int = Field(12, ge=1, le=4096)
     """Images a step."""
@@ -38,7 +38,7 @@ class Train(Section):
     """AdamW, or plain gradient descent, whose steps keep the size of the noise of `privacy`."""
     rate: float = Field(2e-3, gt=0, allow_inf_nan=False)
     """Learning rate in the first round; falls to a twentieth as a cosine over the run."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=1)
     """Weight decay, which AdamW keeps apart from the gradient."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient of a step."""

@@ -31,7 +31,7 @@ from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState
 from medsa_model.strategies import PrivateFedAvg, Update
 from server.cost import read_cost
-from server.exchange import Unanswered, exchange
+from server.exchange import Answer, Unanswered, exchange
 from server.flower_private import connected
 from server.receipts import remember
 from server.strategy import Node, accept, clean, introduce, order, read_scores
@@ -76,6 +76,8 @@ class Roster:
     """Nodes that did not answer the last time; they are asked again, but not waited for long."""
     private: bool = False
     receipts: Path | None = None
+    barred: set[str] = field(default_factory=set)
+    """Sites whose privacy ledger went backwards: not asked again in this run."""
 
 
 def make_app(
@@ -198,6 +200,7 @@ def present(grid: Grid, roster: Roster, rules: Rules, wanted: Sequence[str] | No
     return [
         node for site, node in sorted(roster.nodes.items())
         if node.node_id in nodes and (wanted is None or site in wanted)
+        and site not in roster.barred
     ]  # fmt: skip
 
 
@@ -222,7 +225,7 @@ def train_round(
             append_metrics(run, "repeated", round=current.number + 1, sites=sorted(updates))
         if missing:
             ask_to_train(grid, config, run, built, missing, current, rules, unanswered, updates,
-                         refused, roster.receipts)  # fmt: skip
+                         refused, roster)  # fmt: skip
         if len(updates) >= max(rules.quorum, 1):
             return updates
     number = current.number + 1
@@ -242,13 +245,13 @@ def train_round(
 def ask_to_train(
     grid: Grid, config: RunConfig, run: Path, built: Built, sites: Sequence[Node], current: Round,
     rules: Rules, unanswered: Unanswered, updates: dict[str, Update], refused: set[str],
-    receipts: Path | None,
+    roster: Roster,
 ) -> None:  # fmt: skip
     """One exchange of a training round: fills `updates` and `refused` by site."""
     content = order(config, built.manifest, current.state, round=str(current.number))
     targets = {node.node_id: node.site for node in sites}
     cases = {node.site: node.cases["train"] for node in sites}
-    number = current.number + 1
+    number, private = current.number + 1, config.privacy is not None
     names = config.data.classes if config.prompt.by_class else ()
     silent = set(targets.values())
     needed, lifetime = rules.quorum - len(updates), rules.timeout * (rules.repeats + 1)
@@ -256,11 +259,10 @@ def ask_to_train(
                            needed, unanswered, lifetime):  # fmt: skip
         silent.discard(answer.site)
         try:
-            private = config.privacy is not None
+            if private and answer.message.has_content():
+                record_cost(answer, config, run, number)
+                check_ledger(answer, roster)
             update = accept(answer, built.manifest, cases[answer.site], names, private)
-            if private and receipts:
-                records = answer.message.content.config_records
-                remember(receipts, answer.site, records.get("ledger", ConfigRecord()))
             updates[answer.site] = update
         except ManifestError as error:
             if answer.message.has_error() and answer.message.error.code > Reason.FAILED:
@@ -270,9 +272,6 @@ def ask_to_train(
             append_metrics(run, "rejected", round=number, site=answer.site, reason=reason)
             continue
         metrics = answer.message.content.metric_records["metrics"]
-        if private:
-            cost = read_cost(answer.message.content.config_records["privacy"])
-            append_metrics(run, "privacy", round=number, site=answer.site, **cost.model_dump())
         append_metrics(
             run, "train", round=number, site=answer.site, loss=metrics.get("loss"),
             examples=metrics["num-examples"], images=metrics["images"],
@@ -282,6 +281,24 @@ def ask_to_train(
     for site in sorted(silent):
         logger.warning("round %d: no answer from %s in time", number, site)
         append_metrics(run, "missing", round=number, site=site)
+
+
+def record_cost(answer: Answer, config: RunConfig, run: Path, number: int) -> None:
+    """Note what a private update cost, also when it is of no use; raises `ManifestError`."""
+    cost = read_cost(answer.message.content.config_records.get("privacy"), config)
+    append_metrics(run, "privacy", round=number, site=answer.site, **cost.model_dump())
+
+
+def check_ledger(answer: Answer, roster: Roster) -> None:
+    """Bar a site whose privacy ledger went backwards; raises `ManifestError`."""
+    if roster.receipts is None:
+        return
+    told = answer.message.content.config_records.get("ledger", ConfigRecord())
+    try:
+        remember(roster.receipts, answer.site, told)
+    except ManifestError:
+        roster.barred.add(answer.site)
+        raise
 
 
 def evaluate_round(

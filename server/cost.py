@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from medsa_model.config import RunConfig
 from medsa_model.errors import ManifestError
 from medsa_model.section import Section
 
@@ -14,7 +15,7 @@ class Cost(Section):
 
     epsilon: float = Field(ge=0, allow_inf_nan=False)
     """By `accountant`, at `delta`."""
-    accountant: Literal["prv"]
+    accountant: Literal["prv", "rdp"]
     epsilon_rdp: float = Field(ge=0, allow_inf_nan=False)
     """The upper bound that is held against the limits."""
     delta: float = Field(gt=0, lt=1)
@@ -26,13 +27,23 @@ class Cost(Section):
     clip_norm: float = Field(gt=0, allow_inf_nan=False)
 
 
-def read_cost(facts: Mapping[str, object] | None) -> Cost:
-    """The record `privacy` of an answer; raises `ManifestError` when it is none."""
+def read_cost(facts: Mapping[str, object] | None, config: RunConfig) -> Cost:
+    """The record `privacy` of an answer; raises `ManifestError` when it is not of this run."""
     try:
-        return Cost.model_validate(dict(facts or {}))
+        cost = Cost.model_validate(dict(facts or {}))
     except ValidationError as error:
         keys = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
         raise ManifestError(
             "it does not say what its training cost its patients "
             f"({', '.join(keys)[:200]} missing or wrong); does the site run another version?"
         ) from error
+    assert config.privacy is not None
+    steps = config.steps_for(1)
+    asked = {
+        "steps": steps, "noise_multiplier": config.privacy.noise(config.rounds * steps),
+        "sampling_rate": config.privacy.sampling_rate, "clip_norm": config.privacy.clip_norm,
+    }  # fmt: skip
+    for name, expected in asked.items():
+        if (found := getattr(cost, name)) != expected:
+            raise ManifestError(f"it was trained with {name} {found}, the run asks for {expected}")
+    return cost

@@ -2,8 +2,8 @@
 
     {site: {"entries": 12, "hash": ..., "ledger": id}}
 
-A site sends the receipt of its ledger with every answer and gets it back with every order, so that
-neither side overlooks a ledger that was set back or begun anew.
+A site tells the hashes of its ledger's last entries when it introduces itself and with every
+training, so that a ledger that was set back, begun anew or written anew is noticed.
 """
 
 import json
@@ -48,8 +48,7 @@ def accept_receipt(old: Receipt | None, new: Receipt) -> Receipt:
     """`new`, to be remembered; `old` is what was remembered of the site.
 
     Raises `ManifestError` when `new` is no receipt of a charge, or the ledger went backwards:
-    fewer entries, as many with another hash, or another ledger. That more entries continue the old
-    ones is what the site checks with `old`.
+    fewer entries, as many with another hash, or another ledger.
     """
     if not (
         type(new.entries) is int
@@ -82,7 +81,10 @@ def remember(place: Path, site: str, told: Mapping[str, object]) -> None:
     """
     hashes = told.get("hashes")
     if not isinstance(hashes, list) or not hashes:
-        raise ManifestError("the site tells nothing of its privacy ledger: expected a receipt")
+        raise ManifestError(
+            "the site has no privacy ledger, or tells nothing of it: expected one; if it had one, "
+            "its engineer has to restore it"
+        )
     entries, ledger = told.get("entries"), told.get("ledger")
     new = Receipt(entries, hashes[-1], ledger)  # type: ignore[arg-type]
     receipts = read_receipts(place)

@@ -16,9 +16,8 @@ from medsa_model.logs import logger
 from medsa_model.records import NONCE, to_arrays, to_state
 from medsa_model.state import AdapterState, Manifest, check_state
 from medsa_model.strategies import Update
-from server.cost import read_cost
 from server.exchange import Answer, exchange
-from server.receipts import remember
+from server.receipts import read_receipts, remember
 
 NAMES = "class_embedding.weight"  # the tensor with a row for the name of every structure
 LONGEST_MM = 1e5  # of a distance in an image
@@ -62,8 +61,6 @@ def introduce(
         silent.discard(answer.node_id)
         try:
             node = _read_introduction(answer)
-            if receipts and (ledger := answer.message.content.config_records.get("ledger")):
-                remember(receipts, unknown[answer.node_id] or node.site, ledger)
         except ManifestError as error:
             logger.warning("%s is left out: %s", answer.site, error)
             continue
@@ -76,6 +73,14 @@ def introduce(
             continue
         if node.site in nodes:
             raise FederationError(f"two nodes say that they are site {node.site!r}")
+        try:
+            if private and receipts:
+                ledger = answer.message.content.config_records.get("ledger")
+                if ledger or node.site in read_receipts(receipts):
+                    remember(receipts, node.site, ledger or {})
+        except ManifestError as error:
+            logger.warning("%s is left out: %s", node.site, error)
+            continue
         nodes[node.site] = node
     return sorted(nodes.values(), key=lambda node: node.site), silent
 
@@ -127,7 +132,7 @@ def accept(
 ) -> Update:  # fmt: skip
     """The update of a site; raises `ManifestError` when it must not enter the mean.
 
-    One of a `private` run has no loss, and says what it cost.
+    One of a `private` run has no loss.
 
     A site weighs no more than the `most_examples` training cases that it introduced itself with.
     `structures` are those that the run asks for by their names.
@@ -154,8 +159,6 @@ def accept(
         value = metrics.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ManifestError(f"the metric {name} is {short(value)}, expected a finite number")
-    if private:
-        read_cost(content.config_records.get("privacy"))
     counts = [metrics.get(f"cases/{name}") for name in structures]
     if wrong := [c for c in counts if not isinstance(c, int) or not 0 <= c <= most_examples]:
         raise ManifestError(

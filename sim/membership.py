@@ -1,6 +1,6 @@
 """`medsa-audit --membership`: attack small models of a run's kind, with and without privacy.
 
-On one core it takes about MINUTES.
+It takes between four and five minutes of one core, longer where others compute on it too.
 """
 
 import time

@@ -1,10 +1,11 @@
 """How much privacy noisy steps cost: the accountants of Opacus over everything that was done.
 
-The mechanism is the Poisson-sampled Gaussian with neighbours that differ by one patient added or
-removed. Two accountants: "rdp" (Renyi; Mironov, Talwar and Zhang 2019, arXiv:1908.10530, with the
-conversion of Balle et al. 2020, arXiv:1905.09982), always an upper bound and quick, for the running
-check; "prv" (Gopi, Lee and Wutschitz 2021, arXiv:2106.02848), tighter, for the report. The Gaussian
-approximation (GDP) is below the true cost and is not offered.
+The mechanism is the Poisson-sampled Gaussian. Neighbours differ by one patient, who takes part in
+no step of the one; how many patients there are, in tens, counts as known. Two accountants: "rdp"
+(Renyi; Mironov, Talwar and Zhang 2019, arXiv:1908.10530, with the conversion of Balle et al. 2020,
+arXiv:1905.09982), always an upper bound and quick, for the running check; "prv" (Gopi, Lee and
+Wutschitz 2021, arXiv:2106.02848), tighter, for the report. The Gaussian approximation (GDP) is
+below the true cost and is not offered.
 """
 
 import math
@@ -48,8 +49,11 @@ def epsilon(spent: Sequence[NoisySteps], delta: float, accountant: Accountant = 
     history = [(noise, rate, steps) for (noise, rate), steps in together.items() if steps]
     if not history:
         return 0.0
-    with warnings.catch_warnings():  # that the best order is the last one: the bound holds
+    with warnings.catch_warnings():
+        # that the best order is the last one: the bound holds
         warnings.filterwarnings("ignore", message="Optimal order is the")
+        # the PRV accountant's logarithms of zero at a sampling rate of one
+        warnings.simplefilter("ignore", RuntimeWarning)
         bound = _renyi(history, delta)
         return bound if accountant == "rdp" else min(bound, _convolved(history, delta))
 

@@ -158,10 +158,12 @@ def hooked(model: nn.Module) -> Iterator[None]:
     finally:
         hooks.remove_hooks()
         model.train(training)
-        for parameter in model.parameters():
-            for name in ("grad_sample", "_forward_counter"):
-                if hasattr(parameter, name):
-                    delattr(parameter, name)
+        left = ("grad_sample", "_forward_counter", "_current_grad_sample", "activations",
+                "max_batch_len")  # fmt: skip
+        for each in (*model.parameters(), *model.modules()):
+            for name in left:
+                if name in vars(each):
+                    delattr(each, name)
 
 
 def check_gradients(parameters: Parameters, loss_of: LossOf, patients: int) -> None:
@@ -173,9 +175,20 @@ def check_gradients(parameters: Parameters, loss_of: LossOf, patients: int) -> N
     """
     start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in parameters.values():
-            parameter.add_(MOVED * torch.randn(parameter.shape, generator=generator).to(parameter))
+    try:
+        with torch.no_grad():
+            for parameter in parameters.values():
+                moved = MOVED * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(moved.to(parameter))
+        _compare(parameters, loss_of, patients)
+    finally:
+        clear(parameters)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(start[name])
+
+
+def _compare(parameters: Parameters, loss_of: LossOf, patients: int) -> None:
     find_gradients(parameters, loss_of, range(patients), hooks=True)
     together = {name: kept(parameter) for name, parameter in parameters.items()}
     for patient in range(patients):
@@ -190,10 +203,6 @@ def check_gradients(parameters: Parameters, loss_of: LossOf, patients: int) -> N
                     f"{name} has a gradient for one patient that is off by {100 * off:.3g} %: its "
                     "layer mixes patients or repeats them; set privacy.method to loop"
                 )
-    clear(parameters)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(start[name])
 
 
 def clear(parameters: Parameters) -> None:

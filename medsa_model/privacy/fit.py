@@ -1,7 +1,8 @@
 """fit_privately(): the local training of one site in one round, with differential privacy."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from medsa_model.adapters.freeze import trained_parameters
 from medsa_model.data.frames import Batch, TrainingBatches
 from medsa_model.data.volume_batches import VolumeBatches
 from medsa_model.device import autocast, peak_memory
+from medsa_model.errors import PrivacyError
 from medsa_model.privacy import made_up
 from medsa_model.privacy.dp_sgd import check_buffers, check_gradients, hooked, private_steps
 from medsa_model.privacy.patients import Patients
@@ -33,14 +35,17 @@ def fit_privately(
     progress: float,
     proximal: float = 0.0,
     corrections: int = 0,
+    charge: Callable[[], object] = lambda: None,
 ) -> FitResult:
     """Train the adapters of `model` in place by `steps` noisy steps of DP-SGD.
 
     As `train.fit`, but a step is on the `patients` that are drawn for it; `batches` makes their
     images and prompts. Views and prompts come from the operating system's randomness: drawn with
-    the run's seed, those of one patient would depend on the others. The steps must have been
-    charged before. Of the result the state alone comes from patients under the guarantee: there is
-    no `loss`, `examples` is rounded up to tens, and `images` is what is expected of that number.
+    the run's seed, those of one patient would depend on the others. `charge` is called before the
+    first step, when all has been checked and every case was read; when it raises, no step is
+    taken. The state is under the guarantee. Of patients nothing else is told but how many
+    there are, in tens, in `examples` and in the expected `images`; there is no `loss`. `seconds`
+    and `memory` depend on who was drawn.
     Raises `PrivacyError` when a tensor or a buffer would be trained outside the guarantee.
     """
     started = time.monotonic()
@@ -48,7 +53,7 @@ def fit_privately(
     parameters = trained_parameters(model)
     trained = list(parameters.values())
     start = [parameter.detach().clone() for parameter in trained]
-    by_hooks = uses_hooks(privacy, batches)
+    by_hooks = may_use_hooks(privacy, batches, corrections)
 
     def sum_of_losses(batch: Batch, count: int, precision: str) -> Tensor:
         with autocast(device, precision):
@@ -68,32 +73,38 @@ def fit_privately(
         made = made_up.made_up(part, model.image_size, batches.kinds, privacy.views, names)
         return sum_of_losses(made, len(part), "float32")  # exact, so that a small fault shows
 
+    for number in range(len(batches.frames)):
+        batches.frames[number]  # a case that cannot be read fails here, whoever is drawn later
+    check_buffers(model, lambda: loss_of_made_up([0]))
+    with hooked(model) if by_hooks else nullcontext():
+        if by_hooks:
+            try:
+                check_gradients(parameters, loss_of_made_up, made_up.PATIENTS)
+            except PrivacyError:
+                if privacy.method == "hooks":
+                    raise
+                by_hooks = False
     optimizer = make_optimizer(train, trained, progress)
     expected = max(1, round(privacy.sampling_rate * rounded_up(len(patients))))
-    check_buffers(model, lambda: loss_of_made_up([0]))
-
-    def take_steps(at_once: int | None) -> None:
+    charge()
+    with hooked(model) if by_hooks else nullcontext():
         private_steps(
             optimizer, parameters, loss_of, len(patients), steps, privacy.sampling_rate,
-            privacy.clip_norm, noise_multiplier, expected, at_once,
+            privacy.clip_norm, noise_multiplier, expected, train.batch_size if by_hooks else None,
             (lambda: pull(trained, start, proximal)) if proximal else None,
         )  # fmt: skip
-
-    if by_hooks:
-        with hooked(model):
-            check_gradients(parameters, loss_of_made_up, made_up.PATIENTS)
-            take_steps(train.batch_size)
-    else:
-        take_steps(None)
     seconds, images = time.monotonic() - started, steps * expected * privacy.views
     return FitResult(
         adapter_state(model), rounded_up(len(patients)), images, None, seconds, peak_memory(device)
     )
 
 
-def uses_hooks(privacy: Privacy, batches: TrainingBatches | VolumeBatches) -> bool:
-    """Whether gradients of single patients come from Opacus' hooks.
+def may_use_hooks(
+    privacy: Privacy, batches: TrainingBatches | VolumeBatches, corrections: int
+) -> bool:
+    """Whether gradients of single patients come from Opacus' hooks, if these see all parameters.
 
-    Of volumes never: they differ in their number of prompts, and one alone fills a device.
+    Of volumes never: they differ in their number of prompts, and one alone fills a device. Nor with
+    corrections: how many clicks a patient gets would depend on who else is computed with it.
     """
-    return privacy.method != "loop" and not isinstance(batches, VolumeBatches)
+    return privacy.method != "loop" and not corrections and not isinstance(batches, VolumeBatches)

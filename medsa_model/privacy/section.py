@@ -1,5 +1,6 @@
 """The `privacy` section of a run YAML: patient-level differential privacy in local training."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,21 +18,22 @@ class Privacy(Section):
     epsilon: float | None = Field(None, gt=0, le=1000)
     """Most that a patient of a site may lose, over all rounds and all runs of its ledger. The noise
     is chosen so that the rounds of this run take it all. Give this or `noise_multiplier`."""
-    noise_multiplier: float | None = Field(None, gt=0, le=1e4)
+    noise_multiplier: float | None = Field(None, ge=0.01, le=1e4)
     """Standard deviation of the noise on a step's sum of gradients, in units of `clip_norm`."""
-    delta: float = Field(1e-3, gt=0, lt=1)
+    delta: float = Field(1e-3, ge=1e-12, lt=1)
     """Has to be below one over the number of a site's patients."""
-    clip_norm: float = Field(0.1, gt=0, allow_inf_nan=False)
+    clip_norm: float = Field(0.1, ge=1e-6, le=1e6)
     """Largest norm of one patient's gradient in a step, over all trained tensors."""
-    sampling_rate: float = Field(0.1, gt=0, le=1)
-    """Probability of each patient to be in a step."""
+    sampling_rate: float = Field(0.1, ge=1e-4, le=1)
+    """Probability of each patient to be in a step; the sampler's numbers have 24 bits."""
     views: int = Field(1, ge=1, le=64)
     """Images of a patient in a step, drawn at random and changed at random with `train.augment`:
     their mean loss is the patient's. Of volumes: runs of slices."""
     method: Literal["auto", "loop", "hooks"] = "auto"
     """How gradients of single patients come about: `loop`, one patient after the other, or `hooks`
     of Opacus, `train.batch_size` patients at once; `auto` is hooks for images, which is faster,
-    and the loop for volumes."""
+    and the loop for volumes, with `prompt.corrections`, and where hooks do not see all that is
+    trained."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
@@ -55,10 +57,15 @@ def rounded_up(cases: int) -> int:
     return -(-cases // ROUNDED_TO) * ROUNDED_TO
 
 
-def rounded(value: float) -> float:
-    """A score to two decimals, a number of cases up to the next ten.
+def rounded(metrics: Mapping[str, float | int]) -> dict[str, float | int]:
+    """Scores as a site tells them under differential privacy: to two decimals, cases in tens.
 
-    Of scores the guarantee says nothing: they are of other patients than those trained on. They
-    are told roughly.
+    They are of other patients than those trained on, and the guarantee says nothing of them.
     """
-    return rounded_up(value) if isinstance(value, int) else round(value, 2)
+    return {name: _rounded(name, value) for name, value in metrics.items()}
+
+
+def _rounded(name: str, value: float) -> float | int:
+    if name in ("num-examples", "empty") or name.endswith("/cases"):
+        return rounded_up(int(value))
+    return round(value, 2)

@@ -7,7 +7,7 @@ FACTS = ("epsilon", "delta", "accountant", "epsilon_rdp", "noise_multiplier", "s
 TOLD = {
     "adapters": "under the guarantee: clipped, with noise",
     "training loss": "not told",
-    "number of cases": "rounded up to tens; the guarantee takes it as known",
+    "number of cases": "rounded up to tens; the guarantee takes it as known, as it does the split",
     "scores": "of validation and test cases, which are not trained on: rounded to two decimals, "
     "outside the guarantee",
     "seconds, bytes, memory": "outside the guarantee",

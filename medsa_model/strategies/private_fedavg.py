@@ -33,8 +33,8 @@ class PrivateFedAvg(Section):
     """Largest norm of a site's change in a round, over all tensors together; longer ones are
     shortened to it. Without this strategy a round changes adapters by about 0.3 to 10."""
     epsilon: float | None = Field(None, gt=0, le=1000)
-    """Most that a site may lose over all rounds; the noise is chosen so that they take it all.
-    Give this or `noise_multiplier`."""
+    """What a site loses over all rounds of the run, to which the noise is fitted; a round that is
+    repeated after a crash costs once more, and is counted. Give this or `noise_multiplier`."""
     noise_multiplier: float | None = Field(None, ge=1e-3, le=1e4)
     """Standard deviation of the noise on a round's sum of changes, in units of `clip_norm`."""
     delta: float = Field(1e-3, gt=0, lt=1)

@@ -9,11 +9,13 @@ from client.app import make_app
 from client.hospital import Site
 from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
+from medsa_model.data.sample import Case, Sample
 from medsa_model.records import to_arrays
 from medsa_model.refusals import Reason
 from sim.grid import InProcessGrid
 
 CPU = torch.device("cpu")
+PATIENT, CASE = "DOE^JOHN", "case-4711"
 
 
 def configuration(**more: object) -> RunConfig:
@@ -68,3 +70,12 @@ def reason(reply: Message, code: Reason = Reason.FAILED) -> str:
 def metrics(reply: Message) -> MetricRecord:
     assert reply.has_content(), reply.error
     return reply.content.metric_records["metrics"]
+
+
+def raising(error: Exception) -> Case:
+    """A case that cannot be read."""
+
+    def load() -> Sample:
+        raise error
+
+    return Case(CASE, PATIENT, "site_a", None, load)

@@ -11,17 +11,28 @@ from flwr.app import ArrayRecord, Context
 from client.config import Limits
 from client.hospital import Site
 from medsa_model import __version__
-from medsa_model.data.sample import Case, Sample
+from medsa_model.data.sample import Case
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.errors import DataError
 from medsa_model.evaluate import evaluate
 from medsa_model.records import to_state
 from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState, load_adapter_state
-from tests.client.messages import CPU, ask, built, configuration, metrics, order, reason
+from tests.client.messages import (
+    CASE,
+    CPU,
+    PATIENT,
+    ask,
+    built,
+    configuration,
+    metrics,
+    order,
+    raising,
+    reason,
+)  # fmt: skip
 
 METRICS = {"num-examples", "images", "loss", "seconds", "memory"}
-PATH, PATIENT, CASE = "/hospital/images", "DOE^JOHN", "case-4711"
+PATH = "/hospital/images"
 SECRET = f"{PATH}/{PATIENT}.png of {CASE}"
 
 
@@ -29,15 +40,6 @@ SECRET = f"{PATH}/{PATIENT}.png of {CASE}"
 def site() -> Site:
     cases = Synthetic(sites=1, cases_per_site=6, size=64).open()
     return Site("site_a", {"train": cases[:3], "val": cases[3:4], "test": cases[4:]}, CPU)
-
-
-def raising(error: Exception) -> Case:
-    """A case that cannot be read."""
-
-    def load() -> Sample:
-        raise error
-
-    return Case(CASE, PATIENT, "site_a", None, load)
 
 
 def without_structure(site: Site) -> Case:

@@ -4,13 +4,16 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from client.config import Limits
 from client.hospital import Site
+from medsa_model.build import build
 from medsa_model.data.synthetic import Synthetic
+from medsa_model.errors import DataError
 from medsa_model.privacy.ledger import read_ledger
 from medsa_model.refusals import Reason
-from tests.client.messages import CPU, ask, configuration, metrics, order, reason
+from tests.client.messages import CPU, ask, configuration, metrics, order, raising, reason
 
 PRIVACY = {"noise_multiplier": 1.0, "sampling_rate": 0.5, "delta": 1e-3, "clip_norm": 0.1}
 
@@ -33,10 +36,16 @@ def test_a_training_is_charged_and_its_answer_says_what_it_cost(site):
     assert (entry.charge.steps, entry.charge.sampling_rate) == (2, 0.5)
     assert entry.charge.noise_multiplier == 1.0 and entry.charge.unit == "image"
     cost = dict(content.config_records["privacy"])
-    assert 0 < cost["epsilon"] <= cost["epsilon_rdp"]
-    assert (cost["accountant"], cost["unit"], cost["steps"]) == ("prv", "image", 2)
+    assert 0 < cost["epsilon"] == cost["epsilon_rdp"]
+    assert (cost["accountant"], cost["unit"], cost["steps"]) == ("rdp", "image", 2)
     told = dict(content.config_records["ledger"])
     assert (told["entries"], told["hashes"], told["ledger"]) == (1, [entry.hash], entry.ledger)
+
+
+def test_after_the_last_round_the_tighter_accountant_is_told(site):
+    content = ask(lambda _: site, "train", order(private(), round="1")).content
+    cost = dict(content.config_records["privacy"])
+    assert cost["accountant"] == "prv" and 0 < cost["epsilon"] < cost["epsilon_rdp"]
 
 
 def test_of_patients_only_rounded_numbers_are_told(site):
@@ -49,6 +58,46 @@ def test_of_patients_only_rounded_numbers_are_told(site):
     for name, value in scores.items():
         if name.endswith(("dice", "iou")):
             assert value == round(value, 2), name
+        if name.endswith("cases"):
+            assert value == 10, name
+    assert {"click/cases", "click/nodule/cases"} <= set(scores)
+
+
+def test_names_are_weighed_by_what_is_annotated_not_by_what_patients_have(site):
+    """No structure is in the mask of the first case, which is told to nobody."""
+    sample = site.parts["train"][0].load()
+    bare = dataclasses.replace(sample, mask=sample.mask & torch.tensor([[[False]]] * 3))
+    first = dataclasses.replace(site.parts["train"][0], load=lambda: bare)
+    site.parts = {"train": [first] * 3}
+    prompts = {"train": [{"kind": "class"}], "evaluate": [{"kind": "class"}]}
+    config = private().model_copy(update={"prompt": configuration(prompt=prompts).prompt})
+    content = order(config, build(config.model, config.adapter, config.seed, CPU, 3))
+    found = metrics(ask(lambda _: site, "train", content))
+    assert [found[f"cases/{name}"] for name in config.data.classes] == [10, 10, 10]
+
+
+def test_a_case_that_cannot_be_read_fails_before_anything_is_charged(site):
+    """Whether it would have been drawn or not: else the failure would tell who was."""
+    site.parts["train"] = [*site.parts["train"], raising(DataError("x"))]
+    reason(ask(lambda _: site, "train", order(private(sampling_rate=1e-4))))
+    assert not site.ledger.exists()
+
+
+@pytest.mark.parametrize("other", [
+    {"prompt": {"corrections": 2}}, {"adapter": {"kind": "msa", "train_decoder": True}},
+])  # fmt: skip
+def test_what_hooks_cannot_do_is_done_one_patient_after_the_other(site, other):
+    config = configuration(privacy=PRIVACY, **other)
+    assert not ask(lambda _: site, "train", order(config)).has_error()
+    assert len(read_ledger(site.ledger)) == 1
+
+
+def test_hooks_that_do_not_see_a_tensor_are_refused_before_anything_is_charged(site):
+    config = configuration(
+        privacy=PRIVACY | {"method": "hooks"}, adapter={"kind": "msa", "train_decoder": True}
+    )
+    assert "PrivacyError" in reason(ask(lambda _: site, "train", order(config)))
+    assert not site.ledger.exists()
 
 
 @pytest.mark.parametrize("by", ["run", "site"])
@@ -69,7 +118,7 @@ def test_over_the_budget_nothing_is_trained_and_nothing_charged(site, monkeypatc
     for round_ in range(config.rounds):
         assert not ask(lambda _: site, "train", order(config, round=str(round_))).has_error()
     before = site.ledger.read_bytes()
-    monkeypatch.setattr("client.app.train_site", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("medsa_model.privacy.fit.private_steps", lambda *_: pytest.fail("stepped"))
     for _ in range(2):
         said = reason(ask(lambda _: site, "train", order(config)), Reason.EPSILON)
         assert "over 2" in said and "nothing was trained" in said

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from medsa_model.errors import CheckpointError, ManifestError
-from medsa_model.privacy.ledger import Charge, Receipt, charge, read_ledger, receipt
-from server.receipts import accept_receipt, read_receipts, write_receipts
+from medsa_model.privacy.ledger import Charge, Entry, Receipt, charge, read_ledger, receipt
+from server.receipts import accept_receipt, read_receipts, remember, write_receipts
 
 OLD = Receipt(5, "a" * 64, "c" * 32)
 STEP = Charge("small", "a" * 64, 0, 1.5, 0.1, 1, 0.1, 1e-3, "patient")
@@ -81,3 +81,38 @@ def test_a_ledger_from_an_old_backup_is_noticed(tmp_path):
     charge(ledger, replace(STEP, round=1))
     with pytest.raises(ManifestError, match="found entry 2 with hash"):
         accept_receipt(known, receipt(read_ledger(ledger)))
+
+
+def told(entries: list[Entry], last: int = 512) -> dict[str, object]:
+    hashes = [entry.hash for entry in entries[-last:]]
+    return {"ledger": entries[-1].ledger, "entries": len(entries), "hashes": hashes}
+
+
+def test_what_a_site_tells_is_remembered_and_compared(tmp_path):
+    """Two more charges on an old backup have more entries than the receipt, but not its hash."""
+    place, ledger = tmp_path / "receipts.json", tmp_path / "ledger.jsonl"
+    head = tmp_path / "ledger.jsonl.head"
+    charge(ledger, STEP)
+    remember(place, "a", told(read_ledger(ledger)))
+    backup = ledger.read_bytes(), head.read_bytes()
+    for round_ in (1, 2, 3):
+        charge(ledger, replace(STEP, round=round_))
+    remember(place, "a", told(read_ledger(ledger)))
+    remember(place, "b", told(read_ledger(ledger), 1))
+    before = place.read_bytes()
+    ledger.write_bytes(backup[0])
+    head.write_bytes(backup[1])
+    for round_ in range(4):
+        with pytest.raises(ManifestError, match="went backwards"):
+            remember(place, "a", told(read_ledger(ledger)))
+        charge(ledger, replace(STEP, round=round_))
+    with pytest.raises(ManifestError, match="entry 4 has another hash"):
+        remember(place, "a", told(read_ledger(ledger)))
+    assert place.read_bytes() == before
+
+
+@pytest.mark.parametrize("nothing", [{}, {"hashes": []}, {"hashes": "ab"}, {"hashes": [1]}])
+def test_a_site_that_tells_nothing_is_not_accepted(tmp_path, nothing):
+    with pytest.raises(ManifestError):
+        remember(tmp_path / "receipts.json", "a", nothing)
+    assert not (tmp_path / "receipts.json").exists()
