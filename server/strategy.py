@@ -155,7 +155,7 @@ def accept(
     examples = metrics.get("num-examples")
     if not isinstance(examples, int) or not 1 <= examples <= most_examples:
         raise ManifestError(f"num-examples is {short(examples)}, expected 1 to {most_examples}")
-    for name in ("seconds", "images", "memory", *(() if private else ("loss",))):
+    for name in (*(() if private else ("loss",)), "seconds", "images", "memory"):
         value = metrics.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ManifestError(f"the metric {name} is {short(value)}, expected a finite number")

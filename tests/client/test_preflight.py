@@ -16,7 +16,7 @@ def config(**given: object) -> SiteConfig:
 def test_without_a_list_every_run_is_accepted():
     assert limits(config()) == (
         "every run is accepted (limits.runs is empty); rounds any; steps any; images any; "
-        "megabytes any; epsilon any; least_training_cases 1; least_evaluated_cases 1"
+        "megabytes any; epsilon any; delta any; least_training_cases 1; least_evaluated_cases 1"
     )
 
 

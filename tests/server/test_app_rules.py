@@ -493,7 +493,7 @@ def introduce_at_once(monkeypatch) -> list[int]:
     """Nodes are known without a message; returns the ids that were asked for."""
     asked: list[int] = []
 
-    def introduce(grid: InProcessGrid, unknown: dict[int, str | None], timeout: float):
+    def introduce(grid: InProcessGrid, unknown: dict[int, str | None], timeout: float, *_: object):
         asked.extend(unknown)
         cases = {"train": 4, "val": 2, "test": 2}
         names = {i: str(grid.contexts[i].node_config["site"]) for i in unknown}
