@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sim.audit import main as audit
 from sim.config import load_simulation
 from sim.run import main
 
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOSPITAL = (ROOT / "configs" / "hospital.yaml").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^(?:# )?(medsa-sim .+)$", README + HOSPITAL, re.MULTILINE)))
+AUDITS = re.findall(r"^(medsa-audit .+)$", README, re.MULTILINE)
 WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", README, re.MULTILINE)
 TINY = ["rounds=1", "model.image_size=32", "train.epochs=null", "train.steps=1"]
 TINY += ["train.batch_size=2", "sim.examples=0", "sim.rows=[]", "sim.references=[]"]
@@ -53,7 +55,7 @@ VOLUMES = [  # the layouts of BTCV have tests of their own
 
 def test_there_are_commands_to_test():
     assert len(COMMANDS) >= 5 and any("hospital.yaml" in command for command in COMMANDS)
-    assert len(WISHES) >= 5
+    assert len(WISHES) >= 5 and AUDITS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -68,6 +70,12 @@ def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*words, *tiny]) == 0
     assert list((tmp_path / "runs").rglob("report.html"))
+
+
+@pytest.mark.parametrize("command", AUDITS)
+def test_a_printed_audit_runs(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert audit([*shlex.split(command)[1:], "--canaries", "400"]) == 0
 
 
 @pytest.mark.parametrize("cell", WISHES)

@@ -79,8 +79,8 @@ def test_the_readme_prints_these_commands():
     assert [words(command)[0] for command in SERVER] == ["provision", "check", "--config", "status"]
     assert len(SITE) == 2 and "--check" in SITE[0] and "--check" not in SITE[1]
     assert [command.partition(" -")[0] for command in INLINE] == [
-        "python client/run.py keygen", "ssh-keygen", "flower-server submit",
-        "flower-server revoke",
+        "python client/run.py ledger", "python client/run.py keygen", "ssh-keygen",
+        "flower-server submit", "flower-server revoke",
     ]  # fmt: skip
     assert len(PIP) == 5
 
@@ -165,6 +165,13 @@ def test_the_commands_of_a_kit_work(place, capsys):
     assert words(check) == [*words(join), "--check"]
     assert run_site(words(check)) == 1
     assert "site site_b" in capsys.readouterr().out
+
+
+def test_a_ledger_is_printed(place, capsys):
+    assert flower_server(words(SERVER[0])) == 0
+    unpack(place, "site_a")
+    assert run_site(inline("python client/run.py ledger")) == 0
+    assert "no ledger yet" in capsys.readouterr().out
 
 
 def test_a_key_is_made_registered_and_revoked(place, capsys):

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import sim.audit
-from client.charged import charge, to_receipt
+from client.charged import charge_round, to_receipt, told_of
 from client.config import Limits
 from client.hospital import Site, train_site
 from medsa_model.config import load_run
@@ -96,19 +96,19 @@ def test_what_is_claimed_is_what_the_ledger_of_the_run_says(config, tmp_path):
     patients = [Case(f"c{n}", f"p{n}", None, None, lambda: None) for n in range(20)]  # type: ignore[arg-type,return-value]
     site: Any = SimpleNamespace(ledger=ledger, limits=Limits(), parts={"train": patients})
     for round_ in range(settings.rounds):
-        told = charge(site, settings, round_)
+        told = told_of(charge_round(site, settings, round_), settings, round_)
         remember(receipts, "site_a", told["ledger"])
     entries = read_ledger(ledger)
     for by in ("rdp", "prv"):
         assert epsilon(spent(entries), found["delta"], by) == found["claimed"][by]
     for file in (ledger, tmp_path / "ledger.jsonl.head"):
         file.unlink()
-    told = charge(site, settings, 2)
+    told = told_of(charge_round(site, settings, 1), settings, 1)
     assert told["privacy"]["epsilon"] < found["claimed"]["prv"]
     with pytest.raises(ManifestError, match="went backwards"):
         remember(receipts, "site_a", told["ledger"])
     other = SimpleNamespace(**vars(site) | {"ledger": tmp_path / "second.jsonl"})
-    told = charge(other, settings, 0)
+    told = told_of(charge_round(other, settings, 0), settings, 0)
     with pytest.raises(ManifestError, match="went backwards"):
         remember(receipts, "site_a", told["ledger"])
     assert to_receipt(entries)["entries"] == 2

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from medsa_model.data.split import write_split
 from medsa_model.errors import CheckpointError, FederationError
+from medsa_model.logs import set_up
 from medsa_model.logs import logger
 from sim.compare import Plan, plans
 from sim.config import Sim, load_simulation
@@ -79,6 +80,7 @@ def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd
     broken = Plan("federated", tmp_path, settings.model_copy(update={"model": model}), everyone)
     good = Plan("zero_shot", tmp_path / "rows" / "zero_shot",
                 settings.model_copy(update={"rounds": 0}), everyone)  # fmt: skip
+    set_up(verbose=False)  # to this test's stream, not one that an earlier test has closed
     with pytest.raises(CheckpointError, match=r"missing\.pth"):
         run_plans([broken, good], tmp_path, everyone, processes, False)
     assert finished(good, everyone)

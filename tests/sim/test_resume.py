@@ -67,10 +67,10 @@ def test_a_comparison_that_was_interrupted_in_a_later_row_ends_the_same(
     run = tmp_path / "run"
     works = client.app.train_site
 
-    def interrupted(site, settings, state, round_):
+    def interrupted(site, settings, state, round_, charge):
         if site.name == POOLED and round_ == 1:
             raise KeyboardInterrupt
-        return works(site, settings, state, round_)
+        return works(site, settings, state, round_, charge)
 
     with monkeypatch.context() as patch:
         patch.setattr(client.app, "train_site", interrupted)

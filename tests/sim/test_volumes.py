@@ -144,10 +144,10 @@ def test_a_federation_of_volumes_that_was_interrupted_ends_the_same(
 ):
     resumed, works = tmp_path / "run", client.app.train_site
 
-    def interrupted(site, settings, state, round_):
+    def interrupted(site, settings, state, round_, charge):
         if site.name == "site_b" and round_ == 1:
             raise KeyboardInterrupt
-        return works(site, settings, state, round_)
+        return works(site, settings, state, round_, charge)
 
     shorter = "sim.rows=[]"  # the other rows are the same work again
     with monkeypatch.context() as patch:
