@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from medsa_model.config import RunConfig
 from medsa_model.errors import ManifestError
+from medsa_model.records import NONCE
 from medsa_model.section import Section
 
 
@@ -30,7 +31,8 @@ class Cost(Section):
 def read_cost(facts: Mapping[str, object] | None, config: RunConfig) -> Cost:
     """The record `privacy` of an answer; raises `ManifestError` when it is not of this run."""
     try:
-        cost = Cost.model_validate(dict(facts or {}))
+        told = {name: value for name, value in (facts or {}).items() if name != NONCE}
+        cost = Cost.model_validate(told)
     except ValidationError as error:
         keys = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
         raise ManifestError(

@@ -10,9 +10,11 @@ from client.config import Limits
 from client.hospital import Site
 from medsa_model.build import build
 from medsa_model.data.synthetic import Synthetic
-from medsa_model.errors import DataError
+from medsa_model.errors import DataError, ManifestError
 from medsa_model.privacy.ledger import read_ledger
+from medsa_model.records import unique
 from medsa_model.refusals import Reason
+from server.cost import read_cost
 from tests.client.messages import CPU, ask, configuration, metrics, order, raising, reason
 
 PRIVACY = {"noise_multiplier": 1.0, "sampling_rate": 0.5, "delta": 1e-3, "clip_norm": 0.1}
@@ -40,6 +42,19 @@ def test_a_training_is_charged_and_its_answer_says_what_it_cost(site):
     assert (cost["accountant"], cost["unit"], cost["steps"]) == ("rdp", "image", 2)
     told = dict(content.config_records["ledger"])
     assert (told["entries"], told["hashes"], told["ledger"]) == (1, [entry.hash], entry.ledger)
+
+
+def test_the_coordinator_reads_the_cost_as_it_travels(site):
+    """With what makes records of real messages unlike any other."""
+    content = unique(ask(lambda _: site, "train", order(private())).content)
+    facts = content.config_records["privacy"]
+    cost = read_cost(facts, private())
+    assert (cost.noise_multiplier, cost.sampling_rate, cost.steps) == (1.0, 0.5, 2)
+    with pytest.raises(ManifestError, match=r"noise_multiplier 1\.0, the run asks for 2\.0"):
+        read_cost(facts, private(noise_multiplier=2.0))
+    for wrong in (None, {}, {**facts, "epsilon": -1.0}, {**facts, "more": 1}):
+        with pytest.raises(ManifestError, match="does not say what its training cost"):
+            read_cost(wrong, private())
 
 
 def test_after_the_last_round_the_tighter_accountant_is_told(site):
