@@ -19,7 +19,7 @@ demo: .venv/installed
 
 # One process for each core: the tests compute with one thread each.
 test: .venv/installed-for-development
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/installed-for-development
 	$(BIN)/ruff check .
