@@ -17,9 +17,10 @@ help:
 demo: .venv/installed
 	$(BIN)/medsa-sim --config configs/demo.yaml --out runs/demo --overwrite
 
-# One process for each core: the tests compute with one thread each.
+# One process for each core: the tests compute with one thread each. A file's tests stay together,
+# since they share runs.
 test: .venv/installed-for-development
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/installed-for-development
 	$(BIN)/ruff check .
