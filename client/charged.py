@@ -7,14 +7,12 @@ from flwr.app import ConfigRecord
 from client.hospital import Site, planned_steps
 from client.privacy import Account, charge_training
 from medsa_model.config import RunConfig
-from medsa_model.privacy.accounting import NoisySteps, epsilon
+from medsa_model.privacy.accounting import tightest
 from medsa_model.privacy.ledger import Entry, spent
 from medsa_model.privacy.patients import patients_of
 from medsa_model.refusals import Reason, Refused
 
 TOLD = 512  # hashes of a ledger's last entries
-# What the PRV accountant adds up in seconds: many kinds of steps or little noise take minutes.
-MOST_KINDS, LARGEST_EPSILON = 3, 20.0
 
 
 def charge_round(site: Site, config: RunConfig, round_: int) -> Account:
@@ -31,14 +29,12 @@ def charge_round(site: Site, config: RunConfig, round_: int) -> Account:
 def told_of(account: Account, config: RunConfig, round_: int) -> dict[str, ConfigRecord]:
     """The records `privacy` and `ledger` of an answer, computed from the settings of runs alone.
 
-    After the last round the tighter accountant is asked too, where it has an answer in seconds.
+    After the last round the tighter accountant is asked too.
     """
     charged = account.entries[-1].charge
-    steps = spent(account.entries)
     lost, accountant = account.epsilon, "rdp"
-    if round_ + 1 == config.rounds and _quick(steps, account.epsilon):
-        tight = epsilon(steps, account.delta, "prv")
-        lost, accountant = (tight, "prv") if tight < lost else (lost, "rdp")
+    if round_ + 1 == config.rounds:
+        lost, accountant = tightest(spent(account.entries), account.delta)
     facts = ConfigRecord({
         "epsilon": lost, "accountant": accountant, "epsilon_rdp": account.epsilon,
         "delta": account.delta, "unit": charged.unit,
@@ -46,11 +42,6 @@ def told_of(account: Account, config: RunConfig, round_: int) -> dict[str, Confi
         "steps": charged.steps, "clip_norm": charged.clip_norm,
     })  # fmt: skip
     return {"privacy": facts, "ledger": to_receipt(account.entries)}
-
-
-def _quick(steps: Sequence[NoisySteps], bound: float) -> bool:
-    kinds = {(each.noise_multiplier, each.sampling_rate) for each in steps}
-    return len(kinds) <= MOST_KINDS and bound <= LARGEST_EPSILON
 
 
 def to_receipt(entries: Sequence[Entry]) -> ConfigRecord:

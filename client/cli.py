@@ -92,7 +92,8 @@ def ledger(words: list[str]) -> int:
     parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
     options = parser.parse_intermixed_args(words)
     config = load_site(options.config, options.override)
-    show_ledger(config.ledger_file, config.limits.epsilon, Console(markup=False, emoji=False))
+    limits, console = config.limits, Console(markup=False, emoji=False)
+    show_ledger(config.ledger_file, limits.epsilon, limits.delta, console)
     return 0
 
 

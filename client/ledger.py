@@ -6,14 +6,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medsa_model.privacy.accounting import epsilon
+from medsa_model.privacy.accounting import epsilon, tightest
 from medsa_model.privacy.ledger import Entry, read_ledger, spent
 
 HEADINGS = ("run", "rounds", "steps", "noise", "rate", "clipping", "unit", "last charge")
 
 
-def show_ledger(path: Path, limit: float | None, console: Console) -> None:
+def show_ledger(path: Path, limit: float | None, held_at: float | None, console: Console) -> None:
     """Print the ledger at `path`, its epsilon, and how much is left of the site's `limit`.
+
+    `held_at` is the site's own delta; without one it is the smallest that was charged.
 
     Raises `LedgerError` when the ledger is damaged.
     """
@@ -26,12 +28,15 @@ def show_ledger(path: Path, limit: float | None, console: Console) -> None:
         lost, told = 0.0, "epsilon lost so far: 0"
     else:
         console.print(_table(entries))
-        delta = min(entry.charge.delta for entry in entries)
-        lost, tighter = (epsilon(spent(entries), delta, by) for by in ("rdp", "prv"))
+        smallest = min(entry.charge.delta for entry in entries)
+        delta, whose = (held_at, "limits.delta") if held_at else (smallest, "the smallest charged")
+        lost = epsilon(spent(entries), delta)
+        tighter, accountant = tightest(spent(entries), delta)
         told = (
-            f"epsilon lost so far at delta {delta:g}, the smallest charged: "
-            f"{lost:.3f} (rdp, which the limits are held against), {tighter:.3f} (prv, tighter)"
+            f"epsilon lost so far at delta {delta:g}, {whose}: "
+            f"{lost:.3f} (rdp, which the limits are held against)"
         )
+        told += f", {tighter:.3f} (prv, tighter)" if accountant == "prv" else ""
     console.print(told, soft_wrap=True, highlight=False)
     if limit is None:
         told = "the site's own limit (limits.epsilon): none, so runs alone set one"

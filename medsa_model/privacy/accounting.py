@@ -20,6 +20,7 @@ Accountant = Literal["rdp", "prv"]
 ORDERS = [1 + tenth / 10 for tenth in range(1, 100)] + [*range(11, 64), *range(64, 256, 8)]
 ORDERS += [256, 320, 384, 448, 512, 768, 1024]
 LARGEST_NOISE = 1e4
+MOST_KINDS, LARGEST_EPSILON = 3, 20.0  # for "prv"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ def epsilon(spent: Sequence[NoisySteps], delta: float, accountant: Accountant = 
         warnings.simplefilter("ignore", RuntimeWarning)
         bound = _renyi(history, delta)
         return bound if accountant == "rdp" else min(bound, _convolved(history, delta))
+
+
+def tightest(spent: Sequence[NoisySteps], delta: float) -> tuple[float, Accountant]:
+    """The smaller epsilon of both accountants, and whose it is.
+
+    "prv" is asked where it takes seconds: many kinds of steps, or little noise, take it minutes.
+    """
+    bound = epsilon(spent, delta)
+    kinds = {(each.noise_multiplier, each.sampling_rate) for each in spent}
+    if len(kinds) > MOST_KINDS or bound > LARGEST_EPSILON:
+        return bound, "rdp"
+    tight = epsilon(spent, delta, "prv")
+    return (tight, "prv") if tight < bound else (bound, "rdp")
 
 
 @lru_cache

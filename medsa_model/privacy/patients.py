@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from medsa_model.data.sample import Case
-
-Unit = Literal["patient", "image", "volume"]
+from medsa_model.privacy.ledger import Unit
 
 
 @dataclass(frozen=True)

@@ -89,3 +89,12 @@ def test_the_command_is_in_the_help(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "client/run.py ledger" in " ".join(capsys.readouterr().out.split())
+
+
+def test_with_a_delta_of_its_own_the_site_is_told_what_is_left_at_that(site, capsys):
+    """As a round is held against the limit, whatever deltas runs have asked for."""
+    charge(site.parent / "state" / "ledger.jsonl", STEP)
+    lost = epsilon([NoisySteps(1.5, 0.1, 25)], 1e-2)
+    said = shown(capsys, "--config", site, "limits.delta=1e-2")
+    assert f"at delta 0.01, limits.delta: {lost:.3f} (rdp" in said
+    assert f"(limits.epsilon): 6, left {6 - lost:.3f}" in said

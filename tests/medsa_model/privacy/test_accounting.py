@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from opacus.accountants.analysis.rdp import compute_rdp
 
-from medsa_model.privacy.accounting import ORDERS, NoisySteps, epsilon, noise_for
+from medsa_model.privacy.accounting import ORDERS, NoisySteps, epsilon, noise_for, tightest
 
 # sampling rate, noise, steps, delta, Opacus' RDP, dp-accounting's RDP, Opacus' PRV,
 # dp-accounting's PLD, GDP
@@ -81,3 +81,15 @@ def test_noise_for_a_budget_takes_nearly_all_of_it_and_never_more(budget, rate, 
 def test_a_budget_that_no_noise_keeps_is_an_error():
     with pytest.raises(ValueError, match="no noise keeps 1000000 steps"):
         noise_for(1e-3, 1e-9, 1.0, 1_000_000)
+
+
+def test_the_slow_accountant_is_asked_only_where_it_is_quick(monkeypatch):
+    spent = [NoisySteps(2.0, 0.1, 20)]
+    assert tightest(spent, 1e-3) == (epsilon(spent, 1e-3, "prv"), "prv")
+    many = [NoisySteps(noise, 0.1, 1) for noise in (1.0, 2.0, 3.0, 4.0)]
+    little = [NoisySteps(0.3, 0.5, 50)]
+    bounds = [epsilon(each, 1e-3) for each in (many, little)]
+    monkeypatch.setattr(
+        "medsa_model.privacy.accounting._convolved", lambda *_: pytest.fail("asked")
+    )
+    assert [tightest(each, 1e-3) for each in (many, little)] == [(each, "rdp") for each in bounds]
