@@ -109,6 +109,7 @@ def test_rows_without_an_image_are_warned_about_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medsa_model.logs.logger.propagate", True)  # set_up() turns it off
+    monkeypatch.setattr("medsa_model.logs.logger.handlers", [])  # of earlier tests' streams
     _warn.cache_clear()
     write(tmp_path, "image_id,site\na,north\nlost1,north\nlost2,north\n")
     for _ in range(2):
