@@ -5,9 +5,10 @@ the federation is over. Messages hold a configuration record with the run as JSO
 travels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.charged import charge_round, to_receipt, told_of
@@ -19,63 +20,94 @@ from client.policy import (
     check_run,
     check_size,
     check_training,
+    read_round,
     read_run,
 )
 from client.privacy import Account, require_privacy
 from medsa_model import __version__
+from medsa_model.audit_log import record
 from medsa_model.config import RunConfig
-from medsa_model.errors import ManifestError, MedsaError
+from medsa_model.errors import AuditError, MedsaError
 from medsa_model.logs import logger
 from medsa_model.privacy.ledger import read_ledger
 from medsa_model.privacy.section import rounded, rounded_up
-from medsa_model.records import Shapes, size_in_bytes, to_arrays, to_metrics, to_state
+from medsa_model.records import fingerprint, size_in_bytes, to_arrays, to_metrics
 from medsa_model.refusals import Reason, Refused
-from medsa_model.state import AdapterState, check_state
+from medsa_model.rejections import Code, Rejected
+from medsa_model.state import AdapterState, Manifest
+from medsa_model.validation import check_records, read_settings, read_state
 
+Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 FAREWELL = "query.farewell"
 
 
-def make_app(open_site: Callable[[Context], Site]) -> ClientApp:
-    """The app of one site; `open_site` finds or opens the site that a context belongs to."""
-    app = ClientApp()
+def make_app(open_site: Callable[[Context], Site], mods: Sequence[Mod] = ()) -> ClientApp:
+    """The app of one site; `open_site` finds or opens the site that a context belongs to.
+
+    `mods` are Flower's: functions around the app, which a simulation of attacks uses.
+    """
+    app = ClientApp(mods=[*mods])
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: _introduce(open_site(context), message.content))
+        return _answer(message, lambda: open_site(context), _introduce)
 
     @app.query("farewell")
     def farewell(message: Message, context: Context) -> Message:
-        return _answer(message, RecordDict)
+        return _answer(message, lambda: open_site(context), _take_leave)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: _train(open_site(context), message.content))
+        return _answer(message, lambda: open_site(context), _train)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: _evaluate(open_site(context), message.content))
+        return _answer(message, lambda: open_site(context), _evaluate)
 
     return app
 
 
-def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
+def _answer(
+    message: Message, open_site: Callable[[], Site], work: Callable[[Site, RecordDict], RecordDict]
+) -> Message:
     """Reply with the result or the refusal; of an error only its kind crosses the wire."""
+    site, reason = None, Reason.FAILED
     try:
-        return Message(work(), reply_to=message)
+        site = open_site()
+        return Message(work(site, message.content), reply_to=message)
     except Refused as refused:
         logger.error("refused: %s", refused)
-        return Message(Error(refused.reason, str(refused)), reply_to=message)
+        reason, text = refused.reason, str(refused)
     except MedsaError as error:
         logger.error("%s", error)
-        kind = type(error).__name__
+        text = f"{type(error).__name__} (details in the site's log)"
     except Exception as error:
         logger.exception("unexpected error while answering")
-        kind = type(error).__name__
-    return Message(Error(Reason.FAILED, f"{kind} (details in the site's log)"), reply_to=message)
+        text = f"{type(error).__name__} (details in the site's log)"
+    if site:
+        with suppress(AuditError):  # it is what failed, or was logged
+            _note(site, "refused", what=message.metadata.message_type, code=reason.name, told=text)
+    return Message(Error(reason, text), reply_to=message)
+
+
+def _note(site: Site, event: str, **facts: object) -> None:
+    """Write an event into the site's audit log."""
+    if site.audit:
+        record(site.audit, event, **facts)
+
+
+def _take_leave(site: Site, content: RecordDict) -> RecordDict:
+    _note(site, "farewell")
+    return RecordDict()
 
 
 def _introduce(site: Site, content: RecordDict) -> RecordDict:
+    try:
+        check_records(content, {"config": ConfigRecord})
+    except Rejected as rejected:
+        raise Refused(Reason.MESSAGE, f"{rejected} ({rejected.code})") from rejected
     facts = ConfigRecord({"site": site.name, "version": __version__})
+    _note(site, "introduced")
     counts = {part: len(cases) for part, cases in site.parts.items()}
     asked = content.config_records.get("config", ConfigRecord())
     private = bool(asked.get("private")) or site.limits.epsilon is not None
@@ -87,38 +119,51 @@ def _introduce(site: Site, content: RecordDict) -> RecordDict:
     return told
 
 
-def _unpack_run(site: Site, content: RecordDict) -> RunConfig:
-    """The run, in which the site takes part; raises `Refused`."""
-    order = content.config_records["config"]
-    config = read_run(str(order["run"]), str(order["version"]))
+def _unpack(
+    site: Site, content: RecordDict, more: str
+) -> tuple[RunConfig, dict[str, str], ArrayRecord]:
+    """The run, in which the site takes part, the order's settings, and the arrays as they came.
+
+    `more` is the setting `round` or `part`. Raises `Refused`.
+    """
+    try:
+        check_records(content, {"arrays": ArrayRecord, "config": ConfigRecord})
+        names = {"run", "version", "base", "manifest", more}
+        order = read_settings(content.config_records["config"], names, Code.RECORDS)
+    except Rejected as rejected:
+        raise Refused(Reason.MESSAGE, f"{rejected} ({rejected.code})") from rejected
+    config = read_run(order["run"], order["version"])
     check_run(config, site.limits, site.classes, site.has_volumes)
     require_privacy(config, site.limits)
-    return config
+    return config, order, content.array_records["arrays"]
 
 
 def _unpack_state(
-    site: Site, content: RecordDict, config: RunConfig
-) -> tuple[AdapterState, Shapes]:
-    """Global state and its shapes, which fit the site's model; raises `Refused`."""
-    order = content.config_records["config"]
-    arrays = content.array_records["arrays"]
+    site: Site, arrays: ArrayRecord, config: RunConfig, order: Mapping[str, str]
+) -> tuple[AdapterState, Manifest]:
+    """Global state and its manifest, which fit the site's model; raises `Refused`."""
     check_size(size_in_bytes(arrays), site.limits)
-    built = site.built(config)
-    check_model(built, str(order["base"]), str(order["manifest"]))
+    manifest = site.built(config).manifest
+    check_model(manifest, order["base"], order["manifest"])
     try:
-        state = to_state(arrays, built.manifest.shapes)
-        check_state(state, built.manifest.shapes)
-    except ManifestError as error:
-        raise Refused(Reason.OTHER_TENSORS, str(error)) from error
-    return state, built.manifest.shapes
+        return read_state(arrays, manifest), manifest
+    except Rejected as rejected:
+        raise Refused(Reason.OTHER_TENSORS, f"{rejected} ({rejected.code})") from rejected
+
+
+def _echo(config: RunConfig, manifest: Manifest, **more: str) -> ConfigRecord:
+    """What the answer belongs to, as this site has it."""
+    has = {"run": config.sha256, "base": manifest.base_sha256, "manifest": manifest.sha256, **more}
+    return ConfigRecord(dict(has))
 
 
 def _train(site: Site, content: RecordDict) -> RecordDict:
-    config = _unpack_run(site, content)
-    round_ = int(str(content.config_records["config"]["round"]))
-    cases = site.parts.get("train", ())
+    config, order, arrays = _unpack(site, content, "round")
+    cases, round_ = site.parts.get("train", ()), read_round(order["round"])
     check_training(config, site.limits, len(cases), round_, site.has_volumes)
-    state, shapes = _unpack_state(site, content, config)
+    state, manifest = _unpack_state(site, arrays, config, order)
+    _note(site, "asked", what="train", run=config.name, sha256=config.sha256, round=round_ + 1,
+          state=fingerprint(arrays))  # fmt: skip
     count_training(site.counted, config, round_)
     accounts: list[Account] = []
 
@@ -139,22 +184,30 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         count = cases_annotated if config.privacy else cases_by_structure
         counts = count(site, config) if by_class else [0] * len(config.data.classes)
         metrics |= {f"cases/{n}": c for n, c in zip(config.data.classes, counts, strict=True)}
-    answer = RecordDict({"arrays": to_arrays(result.state, shapes), "metrics": to_metrics(metrics)})
+    update = to_arrays(result.state, manifest.shapes)
+    echo = _echo(config, manifest, round=str(round_))
+    answer = RecordDict({"arrays": update, "metrics": to_metrics(metrics), "echo": echo})
     for account in accounts:
-        for name, record in told_of(account, config, round_).items():
-            answer[name] = record
+        for name, told in told_of(account, config, round_).items():
+            answer[name] = told
+        _note(site, "privacy", round=round_ + 1, epsilon=account.epsilon, delta=account.delta,
+             entries=len(account.entries))  # fmt: skip
+    _note(site, "sent", what="train", round=round_ + 1, bytes=size_in_bytes(update),
+         state=fingerprint(update))  # fmt: skip
     return answer
 
 
 def _evaluate(site: Site, content: RecordDict) -> RecordDict:
-    config = _unpack_run(site, content)
-    part = str(content.config_records["config"]["part"])
+    config, order, arrays = _unpack(site, content, "part")
+    part = order["part"]
     check_part(part)
     least = site.limits.least_evaluated_cases
     too_few = Refused(Reason.TOO_FEW_CASES, f"fewer scored {part} cases than its limit {least}")
     if 0 < len(site.parts.get(part, ())) < least:
         raise too_few
-    state, _ = _unpack_state(site, content, config)
+    state, manifest = _unpack_state(site, arrays, config, order)
+    _note(site, "asked", what=part, run=config.name, sha256=config.sha256,
+          state=fingerprint(arrays))  # fmt: skip
     count_evaluation(site.counted, config, part)
     everything = evaluate_site(site, config, state, part)
     evaluation = everything.with_at_least(least)
@@ -164,12 +217,17 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     scored = len({row.case for row in evaluation.rows})
     metrics: dict[str, float | int] = {"num-examples": scored, "empty": evaluation.empty}
     for prompt, scores in evaluation.summary().items():
-        metrics |= {f"{prompt}/{name}": value for name, value in scores.items()}
+        metrics |= _named(prompt, scores)
     classes = config.data.classes
     for prompt, by_structure in evaluation.by_structure().items() if len(classes) > 1 else ():
         for structure, scores in by_structure.items():
-            key = f"{prompt}/{classes[structure]}"
-            metrics |= {f"{key}/{name}": value for name, value in scores.items()}
+            metrics |= _named(f"{prompt}/{classes[structure]}", scores)
     if config.privacy:
         metrics = rounded(metrics)
-    return RecordDict({"metrics": to_metrics(metrics)})
+    _note(site, "sent", what=part, numbers=len(metrics))
+    return RecordDict({"metrics": to_metrics(metrics), "echo": _echo(config, manifest, part=part)})
+
+
+def _named(of: str, scores: Mapping[str, float]) -> dict[str, float | int]:
+    """Means as an answer has them; how many cases they are of is a whole number."""
+    return {f"{of}/{n}": int(v) if n == "cases" else v for n, v in scores.items()}

@@ -3,6 +3,7 @@
 python client/run.py --config kit/site.yaml --check
 python client/run.py --config kit/site.yaml
 python client/run.py ledger --config kit/site.yaml
+python client/run.py audit --config kit/site.yaml
 python client/run.py keygen --out kit
 """
 
@@ -14,10 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from client.audit import show_audit
 from client.config import SiteConfig, load_site
 from client.join import join
 from client.ledger import show_ledger
 from client.preflight import preflight
+from medsa_model.audit_log import NAME
 from medsa_model.errors import MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.site_keys import make_key_pair
@@ -31,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
             return keygen(words[1:])
         if words[:1] == ["ledger"]:
             return ledger(words[1:])
+        if words[:1] == ["audit"]:
+            return audit(words[1:])
         return take_part(words)
     except MedsaError as error:
         print(f"client/run.py: {error}", file=sys.stderr)
@@ -45,7 +50,8 @@ def take_part(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="client/run.py", description="Take part in a federation, from one hospital.",
         epilog="client/run.py ledger --config SITE.yaml shows what differentially private training "
-        "has cost the patients; client/run.py keygen --out FOLDER makes a key pair of your own",
+        "has cost the patients; client/run.py audit --config SITE.yaml shows and verifies what the "
+        "site was asked and did; client/run.py keygen --out FOLDER makes a key pair of your own",
     )  # fmt: skip
     parser.add_argument("--config", type=Path, required=True, help="site YAML")
     parser.add_argument("--check", action="store_true", help="look for problems and end")
@@ -94,6 +100,20 @@ def ledger(words: list[str]) -> int:
     config = load_site(options.config, options.override)
     limits, console = config.limits, Console(markup=False, emoji=False)
     show_ledger(config.ledger_file, limits.epsilon, limits.delta, console)
+    return 0
+
+
+def audit(words: list[str]) -> int:
+    """Print the site's audit log and verify it; nothing is changed."""
+    parser = argparse.ArgumentParser(
+        prog="client/run.py audit", description="What this site was asked, did, and refused.",
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, required=True, help="site YAML")
+    parser.add_argument("--hash", help="last hash that was written down: is its entry there?")
+    parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
+    options = parser.parse_intermixed_args(words)
+    config = load_site(options.config, options.override)
+    show_audit(config.state / NAME, options.hash, Console(markup=False, emoji=False))
     return 0
 
 

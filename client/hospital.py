@@ -37,6 +37,7 @@ class Site:
     `classes` are the names of the structures in its masks, `None` when they are the run's own.
     `counted` is the file of `client/counted.py`; `None`, as in a simulation, counts nothing.
     `ledger` is that of differential privacy, without which the site takes part in no such run.
+    `audit` is the file of its audit log; `None`, as in a simulation, keeps none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     counted: Path | None = None
     ledger: Path | None = None
+    audit: Path | None = None
     counts: tuple[int, ...] | None = field(default=None, init=False, repr=False)
 
     @property

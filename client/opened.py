@@ -1,11 +1,14 @@
 """From the site YAML to an opened site: data, split, device."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.config import SiteConfig
 from client.hospital import Site
+from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.data import GENERATED
-from medsa_model.data.reading import count_empty, refuse
+from medsa_model.data.duplicates import Seen, find_duplicates
+from medsa_model.data.reading import judge, look, read_each, refuse
 from medsa_model.data.sample import Case
 from medsa_model.data.sites_csv import WITHOUT
 from medsa_model.data.split import Split, read_split, split_site, write_split
@@ -41,6 +44,7 @@ def open_site(config: SiteConfig, settled: bool = True) -> Site:
         limits=config.limits,
         counted=config.state / "counted.json",
         ledger=config.ledger_file,
+        audit=config.state / AUDIT,
     )
 
 
@@ -86,20 +90,44 @@ def settle(config: SiteConfig, cases: list[Case], keep: bool) -> dict[str, tuple
     return parts
 
 
-def check_cases(site: Site) -> int:
-    """Read every case once; returns how many have no structure. Warns of implausible ones.
-
-    Raises `DataError` for all cases that cannot be read, and when no training case has a structure.
+@dataclass(frozen=True)
+class Checked:
+    """How many cases have no structure, are implausible, are copies of another of their part, and
+    how many pairs in two parts are nearly alike.
     """
-    empty = 0
+
+    empty: int
+    odd: int
+    copies: int
+    alike: int
+
+
+def check_cases(site: Site) -> int:
+    """As `examine`; returns how many cases have no structure."""
+    return examine(site).empty
+
+
+def examine(site: Site) -> Checked:
+    """Read every case once. Warns of implausible cases, and of images that are there twice.
+
+    Raises one `DataError` for all cases that cannot be read, for images that are in two parts, and
+    when no training case has a structure.
+    """
+    empty = odd = 0
     faults: list[str] = []
+    seen: list[Seen] = []
     for part, cases in site.parts.items():
-        bare = count_empty(cases, faults)
+        looks = read_each(cases, look, faults)
+        bare = sum(each.empty for each in looks)
         empty += bare
+        odd += sum(each.odd for each in looks)
+        seen += [Seen(each.case, part, each.fingerprint) for each in looks if each.fingerprint]
         if bare and bare == len(cases) and part == "train":
             faults.append(
                 f"site {site.name}: none of its {bare} training cases has a structure (all masks "
                 "are empty), expected at least one; check the export of the masks"
             )
+    found = find_duplicates(seen)
+    judge(found, site.name, faults)
     refuse(faults)
-    return empty
+    return Checked(empty, odd, len(found.within), len(found.alike))

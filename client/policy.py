@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from client.config import Limits
 from medsa_model import __version__
-from medsa_model.build import Built
 from medsa_model.config import RunConfig
 from medsa_model.data import VOLUMES
 from medsa_model.logs import logger
 from medsa_model.refusals import Reason, Refused
+from medsa_model.shown import short
+from medsa_model.state import Manifest
 
 MEGABYTE = 10**6
 SCORED = ("val", "test")
@@ -74,10 +75,19 @@ def _which_differ(asked: Sequence[str], classes: Sequence[str]) -> str:
     return "; ".join([*said, "their order matters, the site's log lists its own"])
 
 
+def read_round(text: str) -> int:
+    """The round that is asked for, 0 is the first; raises `Refused`."""
+    if not text.isdecimal() or len(text) > 9:
+        raise Refused(Reason.MESSAGE, f"round {short(text)}, expected a whole number")
+    return int(text)
+
+
 def check_part(part: str) -> None:
     """Whether cases of `part` may be scored; raises `Refused`."""
     if part not in SCORED:
-        raise Refused(Reason.OVER_LIMIT, f"scores of part {part!r}, expected {' or '.join(SCORED)}")
+        raise Refused(
+            Reason.OVER_LIMIT, f"scores of part {short(part)}, expected {' or '.join(SCORED)}"
+        )
 
 
 def check_training(
@@ -117,17 +127,17 @@ def check_size(size_in_bytes: int, limits: Limits) -> None:
         )
 
 
-def check_model(built: Built, base_sha256: str, manifest_sha256: str) -> None:
+def check_model(manifest: Manifest, base_sha256: str, manifest_sha256: str) -> None:
     """Refuse to work with another backbone or other adapters than the coordinator's."""
-    if built.manifest.base_sha256 != base_sha256:
+    if manifest.base_sha256 != base_sha256:
         raise Refused(
             Reason.OTHER_BACKBONE,
             f"the coordinator's has sha256 {base_sha256[:16]}, this site's "
-            f"{built.manifest.base_sha256[:16]}; both need the same file",
+            f"{manifest.base_sha256[:16]}; both need the same file",
         )
-    if built.manifest.sha256 != manifest_sha256:
+    if manifest.sha256 != manifest_sha256:
         raise Refused(
             Reason.OTHER_ADAPTERS,
             f"the coordinator's manifest is {manifest_sha256[:16]}, this site's "
-            f"{built.manifest.sha256[:16]}; both need the same version of fed-medsa",
+            f"{manifest.sha256[:16]}; both need the same version of fed-medsa",
         )

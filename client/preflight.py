@@ -10,7 +10,7 @@ import torch
 
 from client.config import SiteConfig
 from client.connection import SKEW, check_connection, read_key
-from client.opened import check_cases, open_site
+from client.opened import examine, open_site
 from medsa_model.backbone import file_sha256, verify_official_name
 from medsa_model.device import choose_device, has_bfloat16
 from medsa_model.errors import ConfigError, DataError, MedsaError
@@ -79,22 +79,36 @@ def checkpoint(config: SiteConfig) -> str:
 
 
 def data(config: SiteConfig) -> str:
-    """That every case can be read and every mask is legal."""
+    """That every case can be read, every mask is legal, and no image is in two parts.
+
+    Whatever is wrong is told at once.
+    """
     site = open_site(config, settled=False)
-    empty = check_cases(site)
-    few = len(site.parts["train"]) < config.limits.least_training_cases
-    if few:
-        raise DataError(
+    few = ""
+    if len(site.parts["train"]) < config.limits.least_training_cases:
+        few = (
             f"{len(site.parts['train'])} training cases, limits.least_training_cases is "
             f"{config.limits.least_training_cases}"
         )
+    try:
+        found = examine(site)
+    except DataError as error:
+        raise DataError(f"{few}\n{error}" if few else str(error)) from None
+    if few:
+        raise DataError(few)
     counts = ", ".join(f"{len(cases)} {part}" for part, cases in site.parts.items())
     classes = ", ".join(config.data.classes)
     told = f"{counts} cases, {'volumes' if site.has_volumes else '2D images'}; structures {classes}"
     annotated = getattr(config.data, "annotated", None)
     if annotated is not None:
         told += f"; annotated are {', '.join(annotated) or 'none'} alone"
-    told += f"; {empty} without any" if empty else ""
+    for count, what in (
+        (found.empty, "without any"),
+        (found.odd, "implausible, as logged"),
+        (found.copies, "copies of another in their part"),
+        (found.alike, "pairs in two parts nearly alike"),
+    ):
+        told += f"; {count} {what}" if count else ""
     least = config.limits.least_evaluated_cases
     if small := [part for part in ("val", "test") if 0 < len(site.parts[part]) < least]:
         told += (

@@ -10,6 +10,7 @@
     ├── PrivacyError           training would not keep to its differential privacy
     ├── FederationError        a round cannot be completed (no quorum, no usable update)
     ├── LedgerError            a site's privacy ledger is damaged or cannot be used
+    ├── AuditError             an audit log is damaged, or an entry cannot be written
     ├── ConnectionProblem      the coordinator cannot be reached, or one side refuses the other
     └── Refused                a site does not do what it was asked for (`refusals.py`)
 
@@ -47,6 +48,10 @@ class FederationError(MedsaError):
 
 class LedgerError(MedsaError):
     """A privacy ledger is damaged, cut, or cannot be read or written; it is never replaced."""
+
+
+class AuditError(MedsaError):
+    """An audit log is damaged, or an entry does not fit it or the disk; training may go on."""
 
 
 class ConnectionProblem(MedsaError):

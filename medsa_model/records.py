@@ -5,13 +5,18 @@ sha256 both sides compare: Flower asks for every array in requests of its own, a
 hundred small tensors would take longer to ask for than to train. Metrics travel as plain numbers.
 """
 
+import hashlib
 import io
 import secrets
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array
+from flwr.app import ArrayRecord as ArrayRecord
+from flwr.app import ConfigRecord as ConfigRecord
+from flwr.app import MetricRecord as MetricRecord
+from flwr.app import RecordDict as RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 from medsa_model.errors import ManifestError
@@ -80,6 +85,14 @@ def unique(content: RecordDict) -> RecordDict:
             record = ConfigRecord({**record, NONCE: secrets.token_hex(16)})
         records[name] = record
     return RecordDict({**records, NONCE: ConfigRecord({NONCE: secrets.token_hex(16)})})
+
+
+def fingerprint(arrays: ArrayRecord) -> str:
+    """sha256 of an array record's frames, by which both ends can tell in their logs what went."""
+    digest = hashlib.sha256()
+    for array in arrays.values():
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def size_in_bytes(arrays: ArrayRecord) -> int:

@@ -26,6 +26,7 @@ class Reason(IntEnum):
     LEDGER = 1011
     NO_PRIVACY = 1012
     OTHER_DATA = 1013
+    MESSAGE = 1014
 
 
 SENTENCES = {
@@ -42,6 +43,7 @@ SENTENCES = {
     Reason.EPSILON: "the site's patients have lost as much as is allowed",
     Reason.LEDGER: "the site's privacy ledger cannot be used",
     Reason.OTHER_DATA: "the run is for another kind of images than the site has",
+    Reason.MESSAGE: "the message is not what was agreed",
     Reason.NO_PRIVACY: "the site takes part under differential privacy alone",
 }
 

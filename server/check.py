@@ -19,6 +19,7 @@ from server.certificate_names import missing_names
 from server.certificates import describe
 from server.config import Federation
 from server.revoked import admitted
+from server.rules import check_enough
 from server.status import running_facts
 
 LEAST_FREE = 10**9  # bytes
@@ -102,14 +103,15 @@ def keys(federation: Federation, _: RunConfig) -> str:
     return f"{sum(path.exists() for path in private)} private keys, readable by this account alone"
 
 
-def sites(federation: Federation, _: RunConfig) -> str:
-    """That enough sites may come in."""
+def sites(federation: Federation, config: RunConfig) -> str:
+    """That enough sites may come in, also for the strategy."""
     names = sorted(admitted(federation).values())
     if len(names) < federation.quorum:
         raise ConfigError(
             f"{len(names)} sites have a key that is not revoked, quorum is {federation.quorum}: "
             "`flower-server provision`"
         )
+    check_enough(config, len(names))
     few = (
         "; warning: in a round of two sites each can compute the other's update from the mean"
         if federation.quorum < LEAST_HIDDEN else ""

@@ -3,6 +3,7 @@
 flower-server provision --config configs/federation.yaml
 flower-server --config configs/federation.yaml
 flower-server status --config configs/federation.yaml
+flower-server audit verify --config configs/federation.yaml
 """
 
 import argparse
@@ -14,9 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medsa_model.audit_log import NAME as AUDIT
+from medsa_model.audit_log import record
 from medsa_model.config import RunConfig, load_run
-from medsa_model.errors import MedsaError
-from medsa_model.logs import set_up
+from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.logs import append_metrics, read_metrics, set_up
+from server.audit import logs_of, show_log, verify_logs
 from server.check import check
 from server.config import Federation, load_federation
 from server.coordinate import Interrupted, QuorumMissed, coordinate
@@ -24,6 +28,8 @@ from server.directory import choose_directory
 from server.provision import provision
 from server.queue_of_runs import submit
 from server.revoked import revoke
+from server.roster import strikes_of
+from server.rules import check_enough
 from server.status import show_status
 
 QUORUM_MISSED, INTERRUPTED = 3, 130
@@ -34,6 +40,7 @@ COMMANDS = {
     "status": "sites, round, last contact, scores and bytes of a running federation",
     "revoke": "lock a site's key out, at once and for good",
     "submit": "give a further run to a coordinator with serve: true",
+    "audit": "verify: are the audit logs as they were written; show FILE: what one says",
 }
 
 
@@ -46,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n" + "\n".join(f"  {n:10} {text}" for n, text in COMMANDS.items()),
     )  # fmt: skip
-    parser.add_argument("--config", type=Path, required=True, help="federation YAML")
+    needed = command != "audit"
+    parser.add_argument("--config", type=Path, required=needed, help="federation YAML")
     parser.add_argument("--verbose", action="store_true", help="log more")
     if command in ("start", "submit", "check"):
         parser.add_argument("--run", type=Path, help="run YAML in place of the federation's")
@@ -54,8 +62,16 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "start":
         parser.add_argument("--out", type=Path, help="run directory; default RUNS/NAME/TIME")
         parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+        parser.add_argument(
+            "--readmit", action="append", default=[], metavar="SITE",
+            help="with --resume: ask a site again that is in quarantine after rejected answers",
+        )  # fmt: skip
     if command == "revoke":
         parser.add_argument("site", help="name of the site")
+    if command == "audit":
+        parser.add_argument("what", choices=("verify", "show"), help="what to do with the logs")
+        parser.add_argument("file", type=Path, nargs="*", help="logs; default: all of --config")
+        parser.add_argument("--hash", help="last hash that was written down: is its entry there?")
     options = parser.parse_intermixed_args(words)
     set_up(options.verbose)
     os.environ["NO_PROXY"] = "*"  # the coordinator dials nothing but this machine
@@ -74,8 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_command(command: str, options: argparse.Namespace) -> int:
     """One command with its parsed options."""
-    federation = load_federation(options.config)
     console = Console(markup=False, emoji=False)  # ":AB:" of a fingerprint is no picture
+    if command == "audit":
+        return audit(options, console)
+    federation = load_federation(options.config)
     if command == "provision":
         for line in provision(federation):
             console.print(line, highlight=False, soft_wrap=True)
@@ -89,15 +107,30 @@ def run_command(command: str, options: argparse.Namespace) -> int:
     if command == "check":
         return check(federation, config, console)
     if command == "submit":
+        check_enough(config, len(federation.sites))
         console.print(f"submitted as {submit(federation.folder, config)}", highlight=False)
         return 0
     return run_study(federation, config, options)
 
 
+def audit(options: argparse.Namespace, console: Console) -> int:
+    """Verify audit logs or show one; raises `ConfigError` when it is not said which."""
+    if options.what == "show":
+        if len(options.file) != 1 or options.hash:
+            raise ConfigError("audit show: expected one FILE, the log to show, and no --hash")
+        return show_log(options.file[0], console)
+    if not options.file and not options.config:
+        raise ConfigError("audit verify: expected --config FEDERATION.yaml, or each FILE")
+    files = options.file or logs_of(load_federation(options.config))
+    return verify_logs(files, options.hash, console)
+
+
 def run_study(federation: Federation, config: RunConfig, options: argparse.Namespace) -> int:
     """Run a study to its end; Ctrl-C and SIGTERM leave a run that `--resume` continues."""
     signal.signal(signal.SIGTERM, _end)
+    check_enough(config, len(federation.sites))
     run = choose_directory(config, federation.runs, options.out, options.resume)
+    readmit(run, options.readmit)
     words = ["flower-server", "--config", str(options.config), *options.override]
     words += ["--run", str(options.run)] if options.run else []
     code, happened = INTERRUPTED, "Interrupted"
@@ -114,6 +147,19 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
         again = shlex.join([*words, "--resume", "--out", str(run)])
         print(f"\n{happened}. Go on with: {again}", file=sys.stderr)
     return code
+
+
+def readmit(run: Path, sites: list[str]) -> None:
+    """Forget the strikes of sites in quarantine; raises `ConfigError` for a site that has none."""
+    strikes = strikes_of(read_metrics(run))
+    if unknown := [site for site in sites if not strikes[site]]:
+        raise ConfigError(
+            f"--readmit {', '.join(unknown)}: no rejected answer counts against it in {run}; "
+            f"found: {', '.join(sorted(strikes)) or 'nobody'}; correct the name, and use --resume"
+        )
+    for site in sites:
+        append_metrics(run, "readmitted", site=site)
+        record(run / AUDIT, "readmitted", site=site)
 
 
 def _end(*_: object) -> None:

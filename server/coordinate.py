@@ -8,12 +8,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.checkpoint import is_complete
 from medsa_model.child import start
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import ConfigError, FederationError
 from medsa_model.logs import logger
-from server.app import Rules
 from server.config import Federation
 from server.coordinator import Coordinator
 from server.directory import choose_directory
@@ -24,6 +24,7 @@ from server.flower_private import (
 )
 from server.queue_of_runs import move_run, waiting_runs
 from server.revoked import admitted
+from server.rules import Rules
 
 LOOK = 0.2  # seconds between looks at the children
 RESTARTS = 5  # most restarts of a run's worker
@@ -97,7 +98,7 @@ def execute(
         timeout=federation.round_seconds, repeats=federation.repeats,
         skip=federation.short_round == "skip", farewell=farewell,
         sites=tuple(sorted(site.name for site in federation.sites)),
-        receipts=str(federation.folder / "receipts.json"),
+        receipts=str(federation.folder / "receipts.json"), audit=str(run / AUDIT),
     )  # fmt: skip
     content = bundle({"run": config.name, "sha256": config.sha256})
     for restart in range(RESTARTS + 1):

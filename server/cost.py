@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from medsa_model.config import RunConfig
-from medsa_model.errors import ManifestError
 from medsa_model.records import NONCE
+from medsa_model.rejections import Code, Rejected
 from medsa_model.section import Section
 
 
@@ -29,16 +29,16 @@ class Cost(Section):
 
 
 def read_cost(facts: Mapping[str, object] | None, config: RunConfig) -> Cost:
-    """The record `privacy` of an answer; raises `ManifestError` when it is not of this run."""
+    """The record `privacy` of an answer; raises `Rejected` when it is not of this run."""
     try:
         told = {name: value for name, value in (facts or {}).items() if name != NONCE}
         cost = Cost.model_validate(told)
     except ValidationError as error:
         keys = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
-        raise ManifestError(
-            "it does not say what its training cost its patients "
-            f"({', '.join(keys)[:200]} missing or wrong); does the site run another version?"
-        ) from error
+        raise Rejected(
+            Code.COST, "it does not say what its training cost its patients "
+            f"({', '.join(keys)[:200]} missing or wrong); does the site run another version?",
+        ) from error  # fmt: skip
     assert config.privacy is not None
     steps = config.steps_for(1)
     asked = {
@@ -47,5 +47,7 @@ def read_cost(facts: Mapping[str, object] | None, config: RunConfig) -> Cost:
     }  # fmt: skip
     for name, expected in asked.items():
         if (found := getattr(cost, name)) != expected:
-            raise ManifestError(f"it was trained with {name} {found}, the run asks for {expected}")
+            raise Rejected(
+                Code.COST, f"it was trained with {name} {found}, the run asks for {expected}"
+            )
     return cost

@@ -18,6 +18,7 @@ from medsa_model.errors import FederationError
 from medsa_model.logs import logger
 from medsa_model.records import serialised_bytes
 from medsa_model.refusals import Reason
+from medsa_model.rejections import Code
 from server.flower_private import LOST, UNAVAILABLE, Connected, connected
 from server.flower_replies import Arriving, Reply, receive, send_messages
 
@@ -37,6 +38,8 @@ class Answer:
     message: Message
     sent_bytes: int
     received_bytes: int
+    code: Code | None = None
+    """Why there is an error reply in place of one that came and could not be read."""
 
 
 @dataclass
@@ -135,7 +138,8 @@ def exchange(
             del pending[node_id]
             answered += not message.has_error()
             size = 0 if message.has_error() else serialised_bytes(message.content)
-            yield Answer(node_id, targets[node_id], message, sent_bytes, size)
+            code = Code.UNREADABLE if reply.message is None and not reply.lost else None
+            yield Answer(node_id, targets[node_id], message, sent_bytes, size, code)
         if not replies and pending:
             time.sleep(pause)
         pause = 0.02 if replies else min(2 * pause, LONGEST_PAUSE)

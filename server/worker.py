@@ -19,8 +19,9 @@ from medsa_model.child import end_with_parent
 from medsa_model.config import load_run
 from medsa_model.errors import FederationError, MedsaError
 from medsa_model.logs import logger, set_up
-from server.app import Rules, make_app
+from server.app import make_app
 from server.flower_private import SuperLink, acquire, execute
+from server.rules import Rules
 
 TEMPORARY = 75  # exit code, EX_TEMPFAIL
 PATIENCE = 60.0  # seconds for Flower to hand out the task of the run that was submitted

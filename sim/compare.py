@@ -15,7 +15,7 @@ References are the federation with something changed: `scratch` trains every par
 weights at `sim.scratch_rate`, `train_decoder` also trains and sends the mask decoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,17 +35,19 @@ class Plan:
     train_on: tuple[str, ...]
 
 
-def plans(config: SimulatedRun, run: Path, sites: Mapping[str, int]) -> list[Plan]:
+def plans(
+    config: SimulatedRun, run: Path, sites: Mapping[str, int], attackers: Sequence[str] = ()
+) -> list[Plan]:
     """Every federation of the comparison, the main one in `run` itself.
 
-    `sites` are the numbers of training cases by site.
+    `sites` are the numbers of training cases by site; `attackers` train in the main one besides.
     """
     everyone = tuple(sites)
     plain = config.model_copy(update={"strategy": FedAvg()})
     rows = run / "rows"
     untrained = config.model_copy(update={"rounds": 0})
     result = [Plan("zero_shot", rows / "zero_shot", untrained, everyone)]
-    result.append(Plan("federated", run, config, everyone))
+    result.append(Plan("federated", run, config, (*everyone, *attackers)))
     if "local" in config.sim.rows:
         result += [Plan("local", rows / "local" / site, plain, (site,)) for site in sites]
     if "centralized" in config.sim.rows:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from medsa_model.backbone import Model
 from medsa_model.config import RunConfig, read_yaml, validate
@@ -12,6 +12,7 @@ from medsa_model.data.split import SplitOptions
 from medsa_model.sam import ARCHITECTURES
 from medsa_model.section import Section
 from sim.annotations import Annotations
+from sim.attacks import Attack
 from sim.partition import BySite, Partition
 
 
@@ -32,6 +33,8 @@ class Sim(Section):
     """How a site's cases become training, validation and test cases."""
     annotations: Annotations = Annotations()
     """Which structures the sites annotate in their training cases; empty: all."""
+    attack: Attack | None = None
+    """Sites that send wrong updates on purpose; empty: none."""
     rows: tuple[Literal["local", "centralized"], ...] = ("local", "centralized")
     """What the federation is compared with, beside zero-shot."""
     references: tuple[Literal["scratch", "train_decoder"], ...] = ("scratch",)
@@ -50,6 +53,15 @@ class Sim(Section):
         if len(set(names)) < len(names):
             raise ValueError("every row may be listed once")
         return names
+
+    @model_validator(mode="after")
+    def _attack_is_on_the_federation(self) -> Self:
+        if self.attack and (self.rows or self.references):
+            raise ValueError(
+                "sim.attack concerns the federation alone; expected sim.rows=[] and "
+                "sim.references=[]"
+            )
+        return self
 
 
 class SimulatedRun(RunConfig):

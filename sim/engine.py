@@ -10,7 +10,7 @@ from flwr.serverapp import ServerApp
 
 from client.app import make_app
 from sim.grid import COORDINATOR, InProcessGrid
-from sim.sites import open_site
+from sim.sites import mods, open_site
 
 
 def run_in_process(server: ServerApp, run: Path, ledgers: Path, names: Sequence[str]) -> None:
@@ -18,7 +18,7 @@ def run_in_process(server: ServerApp, run: Path, ledgers: Path, names: Sequence[
 
     The sites of `run` have their privacy ledgers in the folder `ledgers`.
     """
-    grid = InProcessGrid(make_app(partial(open_site, run, ledgers)), names)
+    grid = InProcessGrid(make_app(partial(open_site, run, ledgers), mods(run)), names)
     context = Context(
         run_id=1, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={}
     )
@@ -38,7 +38,9 @@ def run_with_ray(server: ServerApp, run: Path, ledgers: Path, nodes: int, proces
     share = gpus / processes if gpus else 0.0
     run_simulation(
         server_app=server,
-        client_app=make_app(partial(open_site, run.resolve(), ledgers.resolve())),
+        client_app=make_app(
+            partial(open_site, run.resolve(), ledgers.resolve()), mods(run.resolve())
+        ),
         num_supernodes=nodes,
         backend_config={
             "init_args": {"num_cpus": processes, "num_gpus": gpus},

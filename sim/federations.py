@@ -26,8 +26,8 @@ from medsa_model.device import choose_device
 from medsa_model.errors import FederationError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report_values import duration
-from server.app import Rules
 from server.app import make_app as make_server_app
+from server.rules import Rules
 from sim.compare import Plan
 from sim.config import Sim
 from sim.engine import run_in_process, run_with_ray
@@ -175,15 +175,17 @@ def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
     """One federation: the coordinator's app and the sites' app on the chosen engine."""
     started = time.monotonic()
     plan.folder.mkdir(parents=True, exist_ok=True)
-    names = [*sites, POOLED]
+    attack = plan.config.sim.attack
+    names = [*dict.fromkeys([*sites, *(plan.train_on if attack else ()), POOLED])]
     private = plan.config.privacy is not None
     rules = Rules(
         nodes=len(names),
         # a resumed round is charged twice, and a site that has spent all stays away later
-        quorum=1 if private else len(plan.train_on),
+        quorum=1 if private else len({*plan.train_on} & {*sites}) if attack else len(plan.train_on),
         skip=private,
         timeout=math.inf,
         receipts=str(plan.folder / "receipts.json"),
+        unchecked=bool(attack and attack.unchecked),
     )
     server = make_server_app(plan.config, plan.folder, rules, plan.train_on, sites)
     ledgers = plan.folder / "ledgers"  # each row of a comparison is a world of its own

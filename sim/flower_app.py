@@ -27,8 +27,8 @@ from client.hospital import Site
 from medsa_model.data.pairing import first
 from medsa_model.errors import ConfigError, FederationError
 from medsa_model.logs import logger, set_up
-from server.app import Rules
 from server.app import make_app as make_server_app
+from server.rules import Rules
 from sim.compare import plans
 from sim.config import SimulatedRun, load_simulation
 from sim.directory import choose_directory, has_begun, is_ours

@@ -25,13 +25,14 @@ from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
+from server.rules import check_enough
 from sim.compare import plans
 from sim.config import Sim, SimulatedRun, load_simulation
 from sim.directory import choose_directory
 from sim.federations import finished, processes_for, run_plans
 from sim.progress import progress_of
 from sim.results import read_results, write_results
-from sim.sites import POOLED, check_names, open_cases, open_sites
+from sim.sites import POOLED, attackers_of, check_names, open_cases, open_sites
 from sim.split import split
 
 INTERRUPTED = 130
@@ -78,7 +79,9 @@ def simulate(config: SimulatedRun, run: Path, console: Console, verbose: bool) -
     started = time.monotonic()
     check_engine(config.sim)
     sites = prepare(config, run)
-    everything = plans(config, run, sites)
+    attackers = attackers_of(config, sites)
+    sites = {site: cases for site, cases in sites.items() if site not in attackers}
+    everything = plans(config, run, sites, attackers)
     processes = processes_for(config.sim, len(everything))
     resumed = any(latest_round(plan.folder) is not None for plan in everything)
     with progress_of(everything, console):
@@ -107,6 +110,7 @@ def prepare(config: SimulatedRun, run: Path) -> dict[str, int]:
         raise ConfigError(
             f"prompt.by_site has {', '.join(unknown)}, expected some of {', '.join(sites)}"
         )
+    check_enough(config, len(sites))
     check_data(run)
     return {name: len(parts["train"]) for name, parts in sites.items()}
 

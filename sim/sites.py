@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 
+from client.app import Mod
 from client.hospital import Site
+from medsa_model.build import build
 from medsa_model.data import GENERATED
 from medsa_model.data.frames import Kept
 from medsa_model.data.sample import Case
@@ -16,6 +19,7 @@ from medsa_model.data.split import read_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
 from sim.annotations import with_annotations
+from sim.attacks import attacking, with_labels_flipped
 from sim.config import SimulatedRun, load_simulation
 
 POOLED = "pooled"
@@ -64,10 +68,38 @@ def open_sites(run: Path) -> dict[str, Site]:
     for site, named in parts.items():
         if not all(known[site]):
             named["train"] = [with_annotations(case, known[site]) for case in named["train"]]
+    for site in attackers_of(config, [*parts]):
+        if config.sim.attack and config.sim.attack.kind == "label_flip":
+            named = parts[site]
+            named["train"] = [with_labels_flipped(case) for case in named["train"]]
     parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
     checkpoint, workers = config.model.checkpoint, config.sim.workers
     kept: Kept = {}  # shared, so that the pooled site holds no second copy of a frame
     return {n: Site(n, part, device, checkpoint, workers, kept) for n, part in parts.items()}
+
+
+def attackers_of(config: SimulatedRun, sites: Iterable[str]) -> tuple[str, ...]:
+    """Sites of the run that attack it; none without `sim.attack`."""
+    return config.sim.attack.draw([*sites], config.seed) if config.sim.attack else ()
+
+
+def mods(run: Path) -> list[Mod]:
+    """What stands around the sites' app: in a simulation of attacks what attackers change."""
+    config = load_simulation(run / "config.yaml")
+    attackers = attackers_of(config, read_split(run / "split.json").sites)
+    if config.sim.attack is None:
+        return []
+
+    @cache
+    def shapes() -> dict[str, tuple[int, ...]]:
+        device = torch.device("cpu")
+        made = build(config.model, config.adapter, config.seed, device, config.named_classes)
+        return made.manifest.shapes
+
+    def name_of(context: Context) -> str:
+        return open_site(run, run / "ledgers", context).name
+
+    return [attacking(config.sim.attack, attackers, name_of, shapes)]
 
 
 def open_site(run: Path, ledgers: Path, context: Context) -> Site:

@@ -7,7 +7,8 @@ MONAI: `imagesTr/`, `labelsTr/` and `dataset_0.json` beside them, whose lists de
 (`btcv_json`).
 
 Case ids are the file names of the images without .nii.gz: `img` and four digits in the first
-layout, anything in the second, which suits a hospital's own volumes.
+layout, anything in the second, which suits a hospital's own volumes. There an image may also be a
+DICOM series (`dicom`): the folder `imagesTr/CASE/` of its slices in place of `CASE.nii.gz`.
 """
 
 import re
@@ -21,10 +22,11 @@ from pydantic import Field, model_validator
 
 from medsa_model.data.btcv_json import ENTRY, LIST, Listed, read_list
 from medsa_model.data.ct_checks import implausible
+from medsa_model.data.dicom import TOLERANCE, read_series
 from medsa_model.data.hounsfield import WINDOW, to_grey
 from medsa_model.data.nifti import read_labels, read_volume
 from medsa_model.data.organs import NUMBERS, ORGANS, Organs
-from medsa_model.data.pairing import by_case, check_pairs, choose_root, list_files
+from medsa_model.data.pairing import by_case, check_inside, check_pairs, choose_root, list_files
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.sites_csv import read_origins
 from medsa_model.errors import DataError
@@ -34,7 +36,14 @@ IMAGES, LABELS = "img", "label"
 
 
 class Btcv(Section):
-    """Abdominal CT volumes; each organ is one mask channel."""
+    """Abdominal CT volumes; each organ is one mask channel.
+
+    In MONAI's layout an image is a NIfTI file or a folder with the files of one DICOM series, one
+    slice in each, listed as `{"image": "imagesTr/CASE", "label": "labelsTr/CASE.nii.gz"}`. The
+    labels stay NIfTI, on the voxels of the series; their axes may be turned and mirrored, as
+    programs do that convert DICOM, since both are compared in the patient's frame. DICOM needs the
+    extra `fed-medsa[dicom]`.
+    """
 
     kind: Literal["btcv"] = "btcv"
     root: Path | None = None
@@ -57,11 +66,12 @@ class Btcv(Section):
     def open(self, root: Path | None = None) -> list[Case]:
         """All labelled cases by case id; `root` wins over the section's. No volume is read.
 
-        Raises `DataError` for missing folders, unpaired files, cases without a site, a list that
-        does not fit, and a folder of both layouts.
+        Raises `DataError` for missing folders, unpaired files, links out of the folder, cases
+        without a site, a list that does not fit, and a folder of both layouts.
         """
         folder = choose_root(root, self.root)
         found = read_list(folder) if _is_listed(folder) else _pairs(folder)
+        check_inside(folder, {case: (each.image, each.label) for case, each in found.items()})
         origins = read_origins(folder, found)
         return [
             Case(case, origins[case].patient, origins[case].site, listed.part,
@@ -133,8 +143,12 @@ def _read(
     window: tuple[float, float],
 ) -> Sample:  # fmt: skip
     """A sample with one mask channel for each of `classes`; empty where not `annotated`."""
-    voxels, geometry = read_volume(image, case)
-    numbers = read_labels(label, case, geometry, ORGANS)
+    if image.is_dir():
+        voxels, geometry = read_series(image, case)
+        numbers = read_labels(label, case, geometry, ORGANS, TOLERANCE)
+    else:
+        voxels, geometry = read_volume(image, case)
+        numbers = read_labels(label, case, geometry, ORGANS)
     labelled = None if annotated is None else tuple(organ in annotated for organ in classes)
     mask = np.zeros((len(classes), *numbers.shape), bool)
     for channel, organ in enumerate(classes):

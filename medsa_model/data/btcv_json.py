@@ -5,7 +5,8 @@ the field reports, because the volumes under "test" have no labels. So "validati
 part "test" here: nothing may be chosen by it. Only when the file lists labelled test cases, too,
 is "validation" the part "val". `numTraining` is wrong in the file in circulation, and ignored.
 
-Files may have any name: that of the image, without .nii.gz, is the case id.
+Files may have any name: that of the image, without .nii.gz, is the case id. In place of a NIfTI
+image a folder may be listed, which holds a DICOM series; its name is the case id.
 """
 
 import json
@@ -36,7 +37,7 @@ WORDS = {organ: organ for organ in ORGANS} | {
 
 @dataclass(frozen=True)
 class Listed:
-    """The two files of a case and its official part."""
+    """The two files of a case and its official part; the image may be a folder of DICOM files."""
 
     image: Path
     label: Path
@@ -98,7 +99,7 @@ def _cases(root: Path, content: dict[str, object]) -> dict[str, Listed]:
         path.name
         for listed in cases.values()
         for path in (listed.image, listed.label)
-        if not path.is_file()
+        if not (path.is_file() or (path == listed.image and _is_series(path)))
     }
     if missing:
         raise DataError(
@@ -123,13 +124,16 @@ def _case(root: Path, entry: object, place: str, part: str) -> tuple[str, Listed
             f"has '..' in it; expected such as {ENTRY}. Put the files beside the list."
         )
     names = [NIFTI.fullmatch(path.name) for path in (image, label)]
-    if names[0] is None or names[1] is None:
+    series = _is_series(root / image)
+    if (names[0] is None and not series) or names[1] is None:
         raise DataError(
             f"{LIST}: {place} has a file that does not end in .nii.gz or .nii; expected such as "
-            f"{ENTRY}. Convert it to NIfTI."
+            f"{ENTRY}, or in place of the image a folder that holds its DICOM series. Convert it "
+            "to NIfTI."
         )
-    case = names[0][1]
-    check_id(case, f"{LIST}: {place}")
+    case = image.name if names[0] is None else names[0][1]
+    for name in (case, names[1][1]):
+        check_id(name, f"{LIST}: {place}")
     numbers = IMAGE.fullmatch(case), LABEL.fullmatch(names[1][1])
     if numbers[0] and numbers[1] and numbers[0][1] != numbers[1][1]:
         raise DataError(
@@ -137,6 +141,11 @@ def _case(root: Path, entry: object, place: str, part: str) -> tuple[str, Listed
             "same number. Correct the list."
         )
     return case, Listed(root / image, root / label, part)
+
+
+def _is_series(image: Path) -> bool:
+    """Whether `image` is a folder, which then must hold a DICOM series."""
+    return image.is_dir() and NIFTI.fullmatch(image.name) is None
 
 
 def _check_numbers(labels: object) -> None:

@@ -31,7 +31,13 @@ def implausible(
             said.append(
                 f"{100 * share:.3g} % of its voxels lie {where}: almost nothing can be seen"
             )
-    if (least := float(voxels.min())) >= AIR:
+    least, most = float(voxels.min()), float(voxels.max())
+    if least == most:
+        said.append(
+            f"every voxel has the same value ({least:g}), so that nothing can be seen: its export "
+            "may have failed"
+        )
+    elif least >= AIR:
         said.append(
             f"no voxel is below {AIR:g} HU (the lowest is {least:g}), as if there were no air: the "
             "numbers may be shifted, or no Hounsfield units"

@@ -17,8 +17,15 @@ import torch
 from pydantic import Field, field_validator
 
 from medsa_model.data.dataset_json import read_structures
-from medsa_model.data.images import read_image, read_levels, read_pair
-from medsa_model.data.pairing import by_case, check_pairs, choose_root, first, list_files
+from medsa_model.data.images import is_blank, read_image, read_levels, read_pair
+from medsa_model.data.pairing import (
+    by_case,
+    check_inside,
+    check_pairs,
+    choose_root,
+    first,
+    list_files,
+)
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.sites_csv import read_origins
 from medsa_model.errors import DataError
@@ -52,8 +59,8 @@ class Folder(Section):
     def open(self, root: Path | None = None) -> list[Case]:
         """All cases by case id; `root` wins over the section's.
 
-        Raises `DataError` for missing folders, unpaired files, cases without a site, and classes
-        that the folder does not have.
+        Raises `DataError` for missing folders, unpaired files, links out of the folder, cases
+        without a site, and classes that the folder does not have.
         """
         folder = choose_root(root, self.root)
         labelled = (folder / "dataset.json").exists()
@@ -69,6 +76,7 @@ class Folder(Section):
             images = _without_channel(images, set(masks))
         _check_endings(folder, names, images, masks, labelled)
         check_pairs(images, masks, *names)
+        check_inside(folder, {case: (images[case], masks[case]) for case in images})
         structures = self._structures(folder) if labelled else self._single()
         origins = read_origins(folder, images)
         cases = []
@@ -181,4 +189,4 @@ def _read_labelled(
             "or declare the structure."
         )
     mask = np.stack([levels == structures[name] for name in classes])
-    return Sample(pixels, torch.from_numpy(mask), case, patient)
+    return Sample(pixels, torch.from_numpy(mask), case, patient, blank=is_blank(pixels))

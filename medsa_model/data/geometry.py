@@ -52,6 +52,14 @@ class Geometry:
         turned = orientations.apply_orientation(voxels, turn)  # type: ignore[no-untyped-call]
         return np.ascontiguousarray(turned).reshape(self.shape)
 
+    def in_frame(self) -> "Geometry":
+        """The same voxels as `to_frame` gives them: of shape (D, H, W), with their affine."""
+        turn = orientations.ornt_transform(self._axes, FRAME)  # type: ignore[no-untyped-call]
+        box = self.shape[:3]
+        back = orientations.inv_ornt_aff(turn, box)  # type: ignore[no-untyped-call]
+        slices, rows, columns = (box[axis] for axis in np.argsort(turn[:, 0]))
+        return Geometry((slices, rows, columns), self.affine @ back)
+
     @cached_property
     def _axes(self) -> NDArray[np.float64]:
         return np.asarray(orientations.io_orientation(self.affine))  # type: ignore[no-untyped-call]

@@ -112,7 +112,12 @@ def read_pair(image: Path, mask: Path, case: str, patient: str) -> Sample:
     pixels, orientation = read_image(image, case)
     height, width = pixels.shape[1:]
     structure = read_mask(mask, case, (height, width), orientation)
-    return Sample(pixels, structure[None], case, patient)
+    return Sample(pixels, structure[None], case, patient, blank=is_blank(pixels))
+
+
+def is_blank(image: Tensor) -> bool:
+    """Whether an `image (3, H, W)` has one colour alone."""
+    return bool((image == image[:, :1, :1]).all())
 
 
 def _decode(path: Path, case: str, what: str) -> tuple[Image.Image, int]:

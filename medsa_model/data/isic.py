@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from medsa_model.data.images import read_pair
-from medsa_model.data.pairing import by_case, check_pairs, choose_root, first, list_files
+from medsa_model.data.pairing import (
+    by_case,
+    check_inside,
+    check_pairs,
+    choose_root,
+    first,
+    list_files,
+)
 from medsa_model.data.sample import Case
 from medsa_model.data.sites_csv import read_origins
 from medsa_model.errors import DataError
@@ -59,7 +66,8 @@ class Isic(Section):
     def open(self, root: Path | None = None) -> list[Case]:
         """All cases of the parts that are there, by case id; `root` wins over the section's.
 
-        Raises `DataError` for missing folders, unpaired files and cases without a site.
+        Raises `DataError` for missing folders, unpaired files, links out of the root, and cases
+        without a site.
         """
         folder = choose_root(root, self.root)
         found: dict[str, tuple[str, Path, Path]] = {}
@@ -73,6 +81,7 @@ class Isic(Section):
                     f"{first(shared)}; expected each case in one part, or tests would be leaked."
                 )
             found |= {case: (part, images[case], masks[case]) for case in images}
+        check_inside(folder, {case: paths for case, (_, *paths) in found.items()})
         origins = read_origins(folder, found)
         return [
             Case(case, origins[case].patient, origins[case].site, part,

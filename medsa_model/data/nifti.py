@@ -10,6 +10,7 @@ with a `DataError` that names the case and the file, never its folder.
 
 import gzip
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,9 @@ from medsa_model.errors import DataError
 
 MOST_BYTES = 2_000_000_000  # of a file, uncompressed
 KINDS: tuple[Any, ...] = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+ROUNDED = 1e-3  # how far a label may be from a whole number: what scaling and float32 leave
+LONGEST_HEADER = 540  # bytes; NIfTI-2 has this many, NIfTI-1 has 348
+CHUNK = 2**20
 GZIP = b"\x1f\x8b"
 
 
@@ -43,17 +47,27 @@ def read_volume(path: Path, case: str) -> tuple[NDArray[np.float32], Geometry]:
 
 
 def read_labels(
-    path: Path, case: str, geometry: Geometry, structures: Sequence[str]
-) -> NDArray[np.uint8]:
+    path: Path, case: str, geometry: Geometry, structures: Sequence[str],
+    tolerance: float | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
     """The numbers (D, H, W) of the structures in the frame; 0 is background, 1 `structures[0]`.
 
     `geometry` is the image's and must be the file's: the same shape, and corners of the volume
-    within 1e-3 mm. Raises `DataError` for another one, and for values that are no such number.
+    within 1e-3 mm. For an image that is no NIfTI file give a `tolerance` in mm: then both are
+    compared in the frame, since every program that writes the labels chooses axes of its own.
+    Values within 1e-3 of a whole number are that number. Raises `DataError` for another geometry,
+    and for values that are no such number.
     """
     file = NiftiFile(path, case, "label")
     image, found = _read(file)
-    check_same(geometry, found, file)
+    if tolerance is None:
+        check_same(geometry, found, file)
+    else:
+        check_same(geometry.in_frame(), found.in_frame(), file, tolerance)
     values = _voxels(image, file)
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        values = np.where(np.abs(values - whole) <= ROUNDED, whole, values)
     wrong = (values < 0) | (values > len(structures))
     if values.dtype.kind == "f":
         wrong |= values != np.floor(values)
@@ -69,7 +83,7 @@ def read_labels(
             f"{', ...' if len(others) > 5 else ''}) in {100 * wrong.mean():.3g} % of its voxels; "
             f"expected 0 background, {declared}. {advice}"
         )
-    return np.asarray(geometry.to_frame(values.astype(np.uint8)))
+    return np.asarray(found.to_frame(values.astype(np.uint8)))
 
 
 def write_labels(path: Path, labels: Tensor, geometry: Geometry) -> None:
@@ -146,7 +160,15 @@ def _content(file: NiftiFile) -> bytes:
             packed = stored.read(2) == GZIP
             stored.seek(0)
             with gzip.GzipFile(fileobj=stored) if packed else stored as stream:
-                content = stream.read(MOST_BYTES + 1)
+                head = stream.read(LONGEST_HEADER)
+                content = head + stream.read(_promised(head, file) - len(head))
+                surplus = 0
+                while chunk := stream.read(CHUNK):  # to its end, for the checksum
+                    surplus += len(chunk)
+                    if len(content) + surplus > MOST_BYTES:
+                        break
+    except DataError:
+        raise
     except FileNotFoundError:
         problem = "is missing; was it moved after the data set was opened?"
     except EOFError:
@@ -154,10 +176,35 @@ def _content(file: NiftiFile) -> bytes:
     except Exception as error:  # zlib.error, BadGzipFile, PermissionError, MemoryError
         problem = f"cannot be read ({type(error).__name__}); expected a complete file. {AGAIN}"
     else:
-        if len(content) <= MOST_BYTES:
+        if len(content) + surplus <= MOST_BYTES:
             return content
         problem = f"has over {MOST_BYTES / 1e9:g} GB; expected less. Crop it to the abdomen."
     raise file.refused(problem)  # outside `except`: no chained error with a path
+
+
+def _promised(head: bytes, file: NiftiFile) -> int:
+    """How many bytes the header says there are; a few, when it says nothing that can be used.
+
+    Raises `DataError` when they are more than may be unpacked: a small file can promise terabytes.
+    """
+    kind = next((k for k in KINDS if k.header_class.may_contain_header(head)), None)
+    if kind is None:
+        return len(head)
+    try:
+        with _quiet():
+            raw = kind.header_class(head[: kind.header_class.sizeof_hdr], check=False)
+            shape = tuple(int(length) for length in raw.get_data_shape())
+            start = max(int(raw["vox_offset"]), raw.sizeof_hdr + 4)  # 0 stands for the least
+            promised = start + raw.get_data_dtype().itemsize * math.prod(shape)
+    except Exception:  # `_read` says what is wrong
+        return len(head)
+    if promised > MOST_BYTES:
+        raise file.refused(
+            f"has over {MOST_BYTES / 1e9:g} GB; expected less: its header promises "
+            f"{promised / 1e9:.3g} GB. Crop it to the abdomen."
+        )
+    check_shape(shape, file)
+    return int(max(len(head), promised))
 
 
 def _voxels(image: Any, file: NiftiFile) -> NDArray[Any]:

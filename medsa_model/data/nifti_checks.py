@@ -69,8 +69,13 @@ def check_affine(affine: NDArray[np.float64], oriented: bool, unit: str, file: N
     )
 
 
-def check_same(image: Geometry, label: Geometry, file: NiftiFile) -> None:
-    """Raise `DataError` unless the voxels of `label` lie on those of `image`."""
+def check_same(
+    image: Geometry, label: Geometry, file: NiftiFile, tolerance: float = TOLERANCE
+) -> None:
+    """Raise `DataError` unless the voxels of `label` lie on those of `image`.
+
+    `tolerance` is the largest distance of their corners in mm.
+    """
     if label.shape[:3] != image.shape[:3]:
         sizes = [" x ".join(map(str, geometry.shape[:3])) for geometry in (label, image)]
         raise file.refused(
@@ -80,9 +85,9 @@ def check_same(image: Geometry, label: Geometry, file: NiftiFile) -> None:
     ends = ((0, length - 1) for length in image.shape[:3])
     corners = np.array([(*corner, 1) for corner in product(*ends)]).T
     away = float(np.linalg.norm((label.affine - image.affine) @ corners, axis=0).max())
-    if away > TOLERANCE:
+    if away > tolerance:
         raise file.refused(
             f"lies elsewhere than the image: up to {away:.3g} mm apart by their affines (axes "
-            f"{label.orientation} and {image.orientation}); expected at most {TOLERANCE:g} mm. "
+            f"{label.orientation} and {image.orientation}); expected at most {tolerance:g} mm. "
             "Export the labels on the voxels of the image."
         )

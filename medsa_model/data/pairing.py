@@ -3,6 +3,7 @@
 Messages name folders of the layout and case ids, and of paths of the machine the data root alone.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -67,6 +68,26 @@ def by_case(found: Iterable[tuple[str, Path]], folder: str) -> dict[str, Path]:
             "expected one file for each case. Remove or rename the others."
         )
     return files
+
+
+def check_inside(root: Path, files: Mapping[str, Iterable[Path]]) -> None:
+    """Raise `DataError` for cases (id -> its files or folders) that are links out of `root`.
+
+    `root` itself may be a link. What a link leads to may change or vanish, and may be what nobody
+    meant to use.
+    """
+    home = os.path.realpath(root)
+    outside = [
+        case
+        for case, paths in files.items()
+        if not all(Path(os.path.realpath(path)).is_relative_to(home) for path in paths)
+    ]
+    if outside:
+        raise DataError(
+            f"data.root: the files of {len(outside)} case(s) of {len(files)} are links to a place "
+            f"outside of it: {first(outside)}; expected files inside, data.root alone may be a "
+            "link. Copy them in, or set data.root to the folder that they lie in."
+        )
 
 
 def check_id(case: str, place: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from medsa_model.data.images import read_pair
-from medsa_model.data.pairing import by_case, check_pairs, choose_root, first
+from medsa_model.data.pairing import by_case, check_inside, check_pairs, choose_root, first
 from medsa_model.data.sample import Case
 from medsa_model.data.sites_csv import read_origins
 from medsa_model.errors import DataError
@@ -34,7 +34,8 @@ class Ph2(Section):
     def open(self, root: Path | None = None) -> list[Case]:
         """All cases by case id; `root` wins over the section's.
 
-        Raises `DataError` for missing folders, unpaired files and cases without a site.
+        Raises `DataError` for missing folders, unpaired files, links out of the root, and cases
+        without a site.
         """
         chosen = choose_root(root, self.root)
         places = (chosen / IMAGES, chosen / "PH2Dataset" / IMAGES)
@@ -56,6 +57,7 @@ class Ph2(Section):
                 "IMD002_lesion/IMD002_lesion.bmp in IMD002. Unpack the archive again."
             )
         check_pairs(images, masks, "IMD*_Dermoscopic_Image", "IMD*_lesion")
+        check_inside(chosen, {case: (images[case], masks[case]) for case in images})
         origins = read_origins(chosen, images)
         return [
             Case(case, origins[case].patient, origins[case].site, None,

@@ -1,8 +1,10 @@
 """Reading every case once, before anything is computed: what is wrong with any is told together."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from medsa_model.data.duplicates import Duplicates, Fingerprint, fingerprint, shown
 from medsa_model.data.sample import Case, Sample
 from medsa_model.errors import DataError
 from medsa_model.logs import logger
@@ -22,12 +24,60 @@ def read_each(cases: Iterable[Case], look: Callable[[Sample], T], faults: list[s
     return found
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is seen of a case: whether it has no structure, is implausible, and its fingerprint.
+
+    `fingerprint` is `None` for an image of one colour.
+    """
+
+    case: str
+    empty: bool
+    odd: bool
+    fingerprint: Fingerprint | None
+
+
+def look(sample: Sample) -> Look:
+    """Look at a case once it is read; warns of what is implausible in it."""
+    empty = _is_empty(sample)
+    if sample.blank:
+        logger.warning(
+            "case %s: every pixel of the image has the same colour, so that nothing can be seen: "
+            "its export may have failed", sample.case,
+        )  # fmt: skip
+    odd = bool(sample.remarks) or sample.blank
+    return Look(sample.case, empty, odd, fingerprint(sample.image))
+
+
 def count_empty(cases: Iterable[Case], faults: list[str]) -> int:
     """How many of `cases` have no structure; warns of what is implausible in a case.
 
     The faults of cases that cannot be read join `faults`.
     """
     return read_each(cases, _is_empty, faults).count(True)
+
+
+def judge(found: Duplicates, site: str, faults: list[str]) -> None:
+    """Exact copies in two parts join `faults`; warns of those within a part, and of likeness."""
+    if found.across:
+        faults.append(
+            f"site {site}: {len(found.across)} pair(s) of cases in two of the parts train, val and "
+            f"test have the same image: {shown(found.across)}; expected each image in one part, "
+            "or what was trained on is tested. Put both under one patient in sites.csv, or remove "
+            "one of them; parts that were dealt already are kept in split.json of the state "
+            "folder: move it away to deal anew"
+        )
+    if found.within:
+        logger.warning(
+            "site %s: %d case(s) have the image of another case of their part, and count twice: %s",
+            site, len(found.within), shown(found.within),
+        )  # fmt: skip
+    if found.alike:
+        logger.warning(
+            "site %s: %d pair(s) of cases in two parts have nearly the same image, such as a copy "
+            "at another size: %s; if they are, put both under one patient in sites.csv",
+            site, len(found.alike), shown(found.alike),
+        )  # fmt: skip
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -22,7 +22,8 @@ class Sample:
     `labelled`: which channels of `mask` were annotated; of the others nothing is known, and their
     mask is empty. `None`: all were.
 
-    `remarks`: what is implausible about the file, each fit for a warning.
+    `remarks`: what is implausible about the file, each fit for a warning. `blank`: every pixel of
+    its picture has the same colour.
     """
 
     image: Tensor
@@ -32,6 +33,7 @@ class Sample:
     spacing_mm: tuple[float, ...] | None = None
     labelled: tuple[bool, ...] | None = None
     remarks: tuple[str, ...] = ()
+    blank: bool = False
 
 
 @dataclass(frozen=True)

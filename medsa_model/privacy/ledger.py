@@ -4,11 +4,10 @@ It covers all rounds, runs and restarts over the same patients, and is charged b
 so that a crash counts a step too many rather than one too few. `NAME.head` beside it says how many
 entries there are: else lines cut from the end would be missed. Both are replaced as a whole, so a
 torn file is damage, and damage is refused: nothing ever takes the place of a ledger that is there.
-Deleting both files is noticed by who keeps a `Receipt`. Of the project this imports only errors
-and files.
+Deleting both files is noticed by who keeps a `Receipt`. Of the project this imports only errors,
+files and `medsa_model/hash_chain.py`, which the audit log uses too.
 """
 
-import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -19,21 +18,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsa_model.errors import ConfigError, LedgerError
+from medsa_model.hash_chain import (
+    ID_DIGITS,
+    alone,
+    canonical,
+    head_of,
+    lock_of,
+    open_lock,
+    real,
+    replace_whole,
+    sealed,
+)
 from medsa_model.privacy.ledger_lines import (
     FORMAT,
-    ID_DIGITS,
     Charge,
     Entry,
     Receipt,
     Unit,
-    canonical,
     damage,
     next_entry,
     parse_head,
     parse_ledger,
-    sealed,
 )
-from medsa_model.private_files import write_new
 
 if TYPE_CHECKING:
     from medsa_model.privacy.accounting import NoisySteps
@@ -47,8 +53,8 @@ def read_ledger(path: Path) -> list[Entry]:
 
     Raises `LedgerError` when anything is damaged, missing or cannot be read.
     """
-    path = _real(path)
-    if _content(path) is None and _content(_head(path)) is None:
+    path = real(path)
+    if _content(path) is None and _content(head_of(path)) is None:
         return []
     with _alone(path):
         return _load(path)[1]
@@ -62,7 +68,7 @@ def charge(
     `allow` sees the entries before it while nobody else can charge; when it raises, nothing is
     charged. Raises `LedgerError`.
     """
-    path = _real(path)
+    path = real(path)
     with _alone(path):
         content, entries = _load(path)
         if allow:
@@ -70,8 +76,8 @@ def charge(
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if entries:
             # a crash may have left it one behind; two would be taken for damage
-            if _content(_head(path)) != _head_content(receipt(entries)):
-                _replace(_head(path), _head_content(receipt(entries)))
+            if _content(head_of(path)) != _head_content(receipt(entries)):
+                _replace(head_of(path), _head_content(receipt(entries)))
             ledger, before = entries[-1].ledger, entries[-1].hash
         else:
             ledger = secrets.token_hex(ID_DIGITS // 2)
@@ -79,7 +85,7 @@ def charge(
             content, before = canonical(header) + b"\n", str(header["hash"])
         entry, line = next_entry(len(entries) + 1, now, ledger, what, before)
         _replace(path, content + line)
-        _replace(_head(path), _head_content(receipt([entry])))
+        _replace(head_of(path), _head_content(receipt([entry])))
     return entry
 
 
@@ -106,34 +112,25 @@ def spent(entries: Sequence[Entry]) -> list["NoisySteps"]:
 
 def _load(path: Path) -> tuple[bytes, list[Entry]]:
     """The verified content of a ledger; for the holder of its lock."""
-    content, known = _content(path), _content(_head(path))
+    content, known = _content(path), _content(head_of(path))
     if content is None and known is None:
         return b"", []
     if content is None:
-        raise damage(path, 1, f"no file beside {_head(path).name}", "the ledger")
+        raise damage(path, 1, f"no file beside {head_of(path).name}", "the ledger")
     if os.stat(path).st_nlink > 1:
         raise LedgerError(
             f"{path} has a second name (a hard link), which would go on as another ledger: remove "
             "that one, or replace it by a symbolic link"
         )
     entries = parse_ledger(path, content)
-    head = receipt([]) if known is None else parse_head(_head(path), known)
+    head = receipt([]) if known is None else parse_head(head_of(path), known)
     if not holds(entries, head) or len(entries) > head.entries + 1:
         raise damage(
             path, len(entries) + 1, f"{len(entries)} entries, the last with {entries[-1].hash}",
-            f"{head.entries} entries by {_head(path).name} and at most one more, number "
+            f"{head.entries} entries by {head_of(path).name} and at most one more, number "
             f"{head.entries} with {head.hash or 'no hash'}",
         )  # fmt: skip
     return content, entries
-
-
-def _real(path: Path) -> Path:
-    """The file itself: a link would be replaced and its target forgotten."""
-    return Path(os.path.realpath(path))
-
-
-def _head(path: Path) -> Path:
-    return path.with_name(f"{path.name}.head")
 
 
 def _head_content(known: Receipt) -> bytes:
@@ -152,32 +149,20 @@ def _content(place: Path) -> bytes | None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """While one process at a time uses the ledger; waits for others."""
-    place = path.with_name(f"{path.name}.lock")
     try:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = open_lock(path)
     except OSError as error:
         raise LedgerError(
-            f"{place} cannot be opened ({error.strerror}): the folder has to be there, mounted, "
-            "and writable for this account"
+            f"{lock_of(path)} cannot be opened ({error.strerror}): the folder has to be there, "
+            "mounted, and writable for this account"
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with alone(descriptor):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _replace(place: Path, content: bytes) -> None:
     """Write a private file, whole or not at all; it is on the disk when this returns."""
-    draft = place.with_name(f".{place.name}.draft")
     try:
-        draft.unlink(missing_ok=True)
-        write_new(draft, content)
-        os.replace(draft, place)
-        folder = os.open(place.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_whole(place, content)
     except (ConfigError, OSError) as error:
         raise LedgerError(f"{place} cannot be written, so nothing is trained: {error}") from error

@@ -3,29 +3,36 @@
     {"created": ..., "format": ..., "hash": ..., "ledger": a random id}
     {"before": hash of the line above, ..., "hash": ..., "number": 1, ...}
 
-Each line is canonical JSON (sorted keys, no spaces, ASCII), `hash` the sha256 of that of all its
-other fields, so that no byte can differ unseen. The chain is no signature: who computes it anew is
-found out by what others remember of it, see `Receipt`.
+The chain (`medsa_model/hash_chain.py`) is no signature: who computes it anew is found out by what
+others remember of it, see `Receipt`.
 """
 
-import hashlib
-import json
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from medsa_model.errors import LedgerError
+from medsa_model.hash_chain import (
+    ID_DIGITS,
+    Unexpected,
+    canonical,
+    is_hash,
+    is_time,
+    parse,
+    parse_sealed,
+    sealed,
+)
+
+__all__ = ["FORMAT", "ID_DIGITS", "Charge", "Entry", "Receipt", "Unit", "damage", "is_hash",
+           "next_entry", "parse_head", "parse_ledger"]  # fmt: skip
 
 FORMAT = "fed-medsa privacy ledger 1"
 ADVICE = (
     "restore the ledger and its .head from the latest backup; never delete, edit or begin it anew: "
     "what its patients have lost would be forgotten"
 )
-ID_DIGITS = 32
 Unit = Literal["patient", "image", "volume"]
 
 
@@ -79,11 +86,6 @@ def is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def is_hash(value: object, digits: int = 64) -> bool:
-    """Whether `value` is a sha256, or an id of so many hexadecimal digits."""
-    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
-
-
 VALUES: dict[str, tuple[str, Callable[..., bool]]] = {
     "run": ("a name", lambda v: isinstance(v, str) and v != ""),
     "sha256": ("64 hexadecimal digits", is_hash),
@@ -97,17 +99,6 @@ VALUES: dict[str, tuple[str, Callable[..., bool]]] = {
 }
 HEADER = {"format", "ledger", "created", "hash"}
 LINE = {"number", "time", "ledger", "before", "hash", *(field.name for field in fields(Charge))}
-
-
-def sealed(content: Mapping[str, object]) -> dict[str, object]:
-    """`content` with its hash."""
-    return {**content, "hash": hashlib.sha256(canonical(content)).hexdigest()}
-
-
-def canonical(content: Mapping[str, object]) -> bytes:
-    """The one way to write `content`; raises `ValueError` when it is no JSON."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
 
 
 def damage(place: Path, line: int, found: str, expected: str) -> LedgerError:
@@ -135,7 +126,7 @@ def parse_ledger(place: Path, content: bytes) -> list[Entry]:
         for name, value in expected.items():
             if type(found[name]) is not type(value) or found[name] != value:
                 raise damage(place, line, f"{name} {found[name]!r}", repr(value))
-        if not _is_time(found["time"]):
+        if not is_time(found["time"]):
             raise damage(place, line, f"time {found['time']!r}", "a time in UTC")
         try:
             charge = Charge(**{field.name: found[field.name] for field in fields(Charge)})  # type: ignore[arg-type]
@@ -162,7 +153,7 @@ def next_entry(
 
 def parse_head(place: Path, content: bytes) -> Receipt:
     """The companion file, one line; raises `LedgerError`."""
-    found = _parse(content.removesuffix(b"\n")) if content.endswith(b"\n") else None
+    found = parse(content.removesuffix(b"\n")) if content.endswith(b"\n") else None
     if not (
         found is not None
         and found.keys() == {field.name for field in fields(Receipt)}
@@ -176,28 +167,7 @@ def parse_head(place: Path, content: bytes) -> Receipt:
 
 
 def _parse_line(place: Path, line: int, text: bytes, names: set[str]) -> dict[str, object]:
-    found = _parse(text)
-    if found is None:
-        raise damage(place, line, repr(text[:60]), "canonical JSON")
-    if found.keys() != names:
-        raise damage(place, line, f"fields {', '.join(found)}", ", ".join(sorted(names)))
-    right = sealed({name: value for name, value in found.items() if name != "hash"})
-    if found["hash"] != right["hash"]:
-        raise damage(place, line, f"content with hash {right['hash']}", str(found["hash"]))
-    return found
-
-
-def _parse(text: bytes) -> dict[str, object] | None:
-    """A JSON object in the one way to write it, else `None`."""
     try:
-        found = json.loads(text)
-        return found if isinstance(found, dict) and canonical(found) == text else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_time(value: object) -> bool:
-    try:
-        return datetime.fromisoformat(str(value)).utcoffset() == timedelta(0)
-    except ValueError:
-        return False
+        return parse_sealed(text, names)
+    except Unexpected as error:
+        raise damage(place, line, error.found, error.expected) from error

@@ -1,27 +1,32 @@
 """The weighted mean of adapter states, with exact weights."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 
+from medsa_model.section import Section
 from medsa_model.state import AdapterState
+from medsa_model.stored_state import parts
+from medsa_model.strategies.update import Update, check_enough
 
-Memory = dict[str, torch.Tensor]
-"""What a strategy keeps between rounds, by name; empty for most."""
 
+class Mean(Section):
+    """The weighted mean: best where every site is honest, and one faulty site can move it at will.
 
-@dataclass(frozen=True)
-class Update:
-    """What one site answers to a training message: its state and its number of cases.
-
-    `rows`: of a tensor by name, how many cases trained each of its rows. A site that annotates some
-    of the structures alone has learnt nothing about the names of the others.
+    It keeps within the range of what the sites sent, whatever they sent.
     """
 
-    state: AdapterState
-    examples: int
-    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    kind: Literal["mean"] = "mean"
+
+    least_updates: ClassVar[int] = 1
+
+    def combine(
+        self, current: AdapterState, updates: Sequence[Update], weighting: str
+    ) -> AdapterState:
+        """`weighted_mean` of the updates; `current` is not used. `ValueError` for no update."""
+        check_enough(self.kind, updates, self.least_updates)
+        return weighted_mean(updates, weighting)
 
 
 def weighted_mean(updates: Sequence[Update], weighting: str) -> AdapterState:
@@ -38,7 +43,7 @@ def weighted_mean(updates: Sequence[Update], weighting: str) -> AdapterState:
     for name in updates[0].state:
         accumulated = torch.zeros_like(updates[0].state[name], dtype=torch.float64)
         if any(name in update.rows for update in updates):
-            mean[name] = _mean_of_rows(updates, name, weights, weighting)
+            mean[name] = _mean_of_rows(updates, name, accumulated.shape, weights, weighting)
             continue
         for update, weight in zip(updates, weights, strict=True):
             accumulated += weight * update.state[name].double()
@@ -47,18 +52,22 @@ def weighted_mean(updates: Sequence[Update], weighting: str) -> AdapterState:
 
 
 def _mean_of_rows(
-    updates: Sequence[Update], name: str, weights: Sequence[int], weighting: str
+    updates: Sequence[Update], name: str, shape: torch.Size, weights: Sequence[int], weighting: str
 ) -> torch.Tensor:
     """The mean of a tensor (rows, ...) whose rows were trained by different sites."""
-    states = torch.stack([update.state[name].double() for update in updates])
-    count = states.shape[1]
+    count = shape[0]
     trained = torch.tensor([update.rows.get(name, [0] * count) for update in updates]).double()
     if weighting == "uniform":
         trained = trained.clamp(max=1)
     everybody = torch.tensor(weights).double()[:, None].expand_as(trained)
     shares = torch.where(trained.sum(0) > 0, trained, everybody)
-    shares = (shares / shares.sum(0)).view(len(updates), count, *[1] * (states.dim() - 2))
-    return (shares * states).sum(0).float()
+    shares = shares / shares.sum(0)
+    mean = torch.empty(shape.numel())
+    states = [update.state for update in updates]
+    for part, values in parts(states, name, 0, shape.numel()):
+        row = torch.arange(part.start, part.stop) // (shape.numel() // count)
+        mean[part] = (shares[:, row] * values.double()).sum(0).float()
+    return mean.view(shape)
 
 
 def weights_of(updates: Sequence[Update], weighting: str) -> list[int]:

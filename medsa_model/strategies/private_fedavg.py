@@ -22,7 +22,7 @@ from medsa_model.privacy.accounting import NoisySteps, epsilon, noise_for
 from medsa_model.privacy.noise import secret_generator
 from medsa_model.section import Section
 from medsa_model.state import AdapterState
-from medsa_model.strategies.mean import Memory, Update
+from medsa_model.strategies.update import Memory, Update
 
 
 class PrivateFedAvg(Section):
@@ -42,6 +42,8 @@ class PrivateFedAvg(Section):
 
     proximal: ClassVar[float] = 0.0
     """No pull towards the global state in local training."""
+    least_updates: ClassVar[int] = 1
+    """The mean needs no more."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:

@@ -39,7 +39,8 @@ def ask(
 ) -> Message:
     """The reply to one message, delivered as in a simulation."""
     grid = InProcessGrid(make_app(open_site), ["site_a"])
-    message = Message(content or RecordDict(), dst_node_id=2, message_type=kind)
+    question = RecordDict({"config": ConfigRecord({"private": False})})
+    message = Message(content or question, dst_node_id=2, message_type=kind)
     (reply,) = grid.send_and_receive([message])
     return reply
 
@@ -49,7 +50,7 @@ def order(config: RunConfig, coordinator: Built | None = None, **more: str) -> R
     has = coordinator or built(config)
     record = {
         "run": config.for_sites(), "version": "9.9", "base": has.manifest.base_sha256,
-        "manifest": has.manifest.sha256, "round": "0", **more,
+        "manifest": has.manifest.sha256, **({} if "part" in more else {"round": "0"}), **more,
     }  # fmt: skip
     return RecordDict(
         {
@@ -57,6 +58,14 @@ def order(config: RunConfig, coordinator: Built | None = None, **more: str) -> R
             "config": ConfigRecord(dict(record)),
         }
     )
+
+
+def order_for(
+    kind: str, config: RunConfig, coordinator: Built | None = None, **more: str
+) -> RecordDict:
+    """A message to train in the first round, or to evaluate on test cases."""
+    asked = {"round": "0"} if kind == "train" else {"part": "test"}
+    return order(config, coordinator, **asked, **more)
 
 
 def reason(reply: Message, code: Reason = Reason.FAILED) -> str:

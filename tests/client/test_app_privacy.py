@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from flwr.app import ConfigRecord, RecordDict
 
 from client.config import Limits
 from client.hospital import Site
@@ -33,7 +34,7 @@ def private(**more: object):
 
 def test_a_training_is_charged_and_its_answer_says_what_it_cost(site):
     content = ask(lambda _: site, "train", order(private())).content
-    assert set(content) == {"arrays", "metrics", "privacy", "ledger"}
+    assert set(content) == {"arrays", "metrics", "echo", "privacy", "ledger"}
     (entry,) = read_ledger(site.ledger)
     assert (entry.charge.steps, entry.charge.sampling_rate) == (2, 0.5)
     assert entry.charge.noise_multiplier == 1.0 and entry.charge.unit == "image"
@@ -121,8 +122,7 @@ def test_a_private_site_rounds_its_first_answer_too(site, by):
         site.limits = Limits(epsilon=8.0)
         content = None
     else:
-        content = order(private())
-        content["config"]["private"] = True
+        content = RecordDict({"config": ConfigRecord({"private": True})})
     reply = ask(lambda _: site, "query", content) if content else ask(lambda _: site, "query")
     assert dict(reply.content.metric_records["cases"]) == {"train": 10, "val": 10, "test": 10}
 

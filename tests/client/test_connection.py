@@ -200,6 +200,7 @@ def test_with_everything_right_the_site_starts(reach, site, says):
     check_connection(config(site, address.replace("127.0.0.1", "localhost")))
 
 
+@pytest.mark.fault
 def test_the_certificate_of_another_authority(tmp_path, authority, site, says):
     other = tmp_path / "other"
     other.mkdir()
@@ -210,6 +211,7 @@ def test_the_certificate_of_another_authority(tmp_path, authority, site, says):
     assert "nothing was sent" in said and "fingerprints by telephone" in said
 
 
+@pytest.mark.fault
 def test_a_certificate_that_has_expired(tmp_path, authority, site, says):
     expired = certify(authority, tmp_path / "f", days=20, at=NOW - timedelta(days=21))
     with coordinator(expired, door(site)) as address:
@@ -218,6 +220,7 @@ def test_a_certificate_that_has_expired(tmp_path, authority, site, says):
     assert "flower-server provision" in said and "clock" in said
 
 
+@pytest.mark.fault
 def test_a_certificate_that_is_not_valid_yet(tmp_path, authority, site, says):
     early = certify(authority, tmp_path / "f", at=NOW + timedelta(days=2))
     with coordinator(early, door(site)) as address:
@@ -225,6 +228,7 @@ def test_a_certificate_that_is_not_valid_yet(tmp_path, authority, site, says):
     assert f"the certificate of {address} is not valid yet: this machine's clock is behind" in said
 
 
+@pytest.mark.fault
 def test_a_coordinator_without_tls(authority, site, says):
     """Nobody in between can talk a site into sending in the clear."""
     seen = door(site)
@@ -234,18 +238,21 @@ def test_a_coordinator_without_tls(authority, site, says):
     assert seen.stamps.seen == {}  # no signed request arrived
 
 
+@pytest.mark.fault
 def test_a_key_that_is_not_registered(reach, site, says):
     said = says(reach(door()))
     assert "turns this site away: this key is not registered at the coordinator" in said
     assert "Ask the coordinator for a new kit, or send it your site.pub" in said
 
 
+@pytest.mark.fault
 def test_a_key_that_was_revoked(reach, site, says):
     said = says(reach(door(revoked=(site,))))
     assert "turns this site away: this key was revoked by the coordinator" in said
     assert "for good" in said and "has to be a new pair" in said
 
 
+@pytest.mark.fault
 def test_a_site_under_another_name_than_its_key(reach, site, says):
     """Else the coordinator would leave it out and nobody at the hospital would know."""
     (site.parent / "other").mkdir()
@@ -254,6 +261,7 @@ def test_a_site_under_another_name_than_its_key(reach, site, says):
     assert "site is 'site_a' in the site YAML" in said and "this key for 'site_z'" in said
 
 
+@pytest.mark.fault
 def test_a_copied_request(reach, site):
     """Of somebody who read what a site sent: it opens the door once."""
     with open_client(config(site, reach(door(site)))) as client:
@@ -270,6 +278,7 @@ def test_a_copied_request(reach, site):
         }  # fmt: skip
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("names", "dialled"),
     [(("coordinator.example.org",), "127.0.0.1"), (("127.0.0.1",), "localhost")],
@@ -280,6 +289,7 @@ def test_a_certificate_for_another_name(tmp_path, authority, site, says, names, 
     assert f"is for another name than {dialled}" in said and "address.also" in said
 
 
+@pytest.mark.fault
 def test_a_clock_that_is_wrong(reach, site, says, monkeypatch):
     """It says by how much."""
 
@@ -358,6 +368,7 @@ TRIED_AGAIN = {
 }  # fmt: skip
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(("where", "found", "advice"), TRIED_AGAIN.values(), ids=TRIED_AGAIN)
 def test_what_may_pass_is_tried_again(site, monkeypatch, capsys, where, found, advice):
     """With longer and longer waits; Ctrl-C ends it."""
@@ -399,6 +410,7 @@ def test_waits_grow_to_half_a_minute_and_no_further(site, monkeypatch):
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("behind", ["door", "proxy"])
 def test_a_superlink_that_restarts_may_pass(reach, site, monkeypatch, behind):
     """The site came together with the coordinator's restart: no reason to give up."""

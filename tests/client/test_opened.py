@@ -13,7 +13,7 @@ from PIL import Image
 
 from client.config import SiteConfig, load_site
 from client.hospital import Site
-from client.opened import check_cases, open_cases, open_site
+from client.opened import Checked, check_cases, examine, open_cases, open_site
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.split import SplitOptions
 from medsa_model.data.synthetic import Synthetic
@@ -326,3 +326,63 @@ def test_a_mask_on_disk_is_looked_at(tmp_path):
 
 def test_open_cases_gives_what_the_data_set_has(tmp_path):
     assert len(open_cases(config(tmp_path, origin=None))) == 24
+
+
+def shown(name: str, seed: int, patient: str = "", shift: float = 0) -> Case:
+    """A case whose image is drawn from `seed`, with `shift` added to every pixel."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(3, 16, 16, generator=generator) * 200 + shift
+    mask = torch.ones(1, 16, 16, dtype=torch.bool)
+    return Case(name, patient or name, None, None, lambda: Sample(image, mask, name, patient))
+
+
+def test_one_image_in_two_parts_is_an_error():
+    """What was trained on would be tested. All pairs are told, and with them all other faults."""
+    train = [shown("a", 1), shown("b", 2), shown("c", 3)]
+    broken = case("x", error=DataError("case x: no image"))
+    with pytest.raises(DataError) as caught:
+        check_cases(opened(train=train, val=[shown("d", 2)], test=[shown("e", 1), broken]))
+    first, *lines = str(caught.value).splitlines()
+    assert first == "2 problems in the data:" and lines[0] == "  case x: no image"
+    assert "site site_b: 2 pair(s) of cases in two of the parts" in lines[1]
+    assert "have the same image: b = d, e = a; expected each image in one part" in lines[1]
+    assert "Put both under one patient in sites.csv" in lines[1] and "split.json" in lines[1]
+
+
+def test_one_image_twice_in_a_part_is_counted(heard):
+    train = [shown("a", 1), shown("b", 1), shown("c", 2)]
+    assert examine(opened(train=train, test=[shown("d", 3)])) == Checked(0, 0, 1, 0)
+    (record,) = heard.records
+    assert "site site_b: 1 case(s) have the image of another" in record.getMessage()
+    assert record.getMessage().endswith("count twice: a = b")
+
+
+def test_nearly_one_image_in_two_parts_is_counted(heard):
+    """2.9 grey levels brighter is near, 3.1 is not."""
+    train, test = [shown("a", 1), shown("b", 2)], [shown("c", 1, shift=2.9)]
+    far = shown("d", 2, shift=3.1)
+    assert examine(opened(train=train, test=[*test, far])) == Checked(0, 0, 0, 1)
+    (record,) = heard.records
+    assert "1 pair(s) of cases in two parts have nearly the same image" in record.getMessage()
+    assert "c = a; if they are, put both under one patient" in record.getMessage()
+
+
+def test_one_patient_keeps_copies_in_one_part(tmp_path, heard):
+    """As the message advises."""
+    data = folder(tmp_path, *NAMES)
+    for number in range(8):
+        pixels = np.random.default_rng(number % 7).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"p{number}.png")
+    found: list[str] = []
+    for seed in range(20):
+        settings = config(tmp_path, data=data, origin=None, split={"seed": seed})
+        try:
+            found.append(f"{examine(open_site(settings, settled=False)).copies} within")
+        except DataError as error:
+            found.append("across" if "have the same image" in str(error) else str(error))
+    assert set(found) == {"across", "1 within"}
+    rows = [f"p{number},n,patient_{number % 7}" for number in range(8)]
+    (tmp_path / "data" / "sites.csv").write_text("\n".join(["image_id,site,patient", *rows]))
+    for seed in range(20):
+        settings = config(tmp_path, data=data, origin=None, split={"seed": seed})
+        assert examine(open_site(settings, settled=False)).copies == 1

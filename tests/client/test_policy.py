@@ -176,7 +176,7 @@ def test_the_largest_state():
 
 def test_the_backbone_is_compared_before_the_adapters():
     """The adapters differ too when the backbones do, and only one of the two can be mended."""
-    ours: Any = SimpleNamespace(manifest=SimpleNamespace(base_sha256="a" * 64, sha256="b" * 64))
+    ours: Any = SimpleNamespace(base_sha256="a" * 64, sha256="b" * 64)
     check_model(ours, "a" * 64, "b" * 64)
     assert refusal(check_model, ours, "x" * 64, "y" * 64).reason == Reason.OTHER_BACKBONE
     refused = refusal(check_model, ours, "a" * 64, "y" * 64)

@@ -1,9 +1,17 @@
 """What `client/run.py --check` says about the limits."""
 
-import pytest
-from pydantic import ValidationError
+import io
+from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from rich.console import Console
+
+from client.cli import check
 from client.config import Limits, SiteConfig
+from client.opened import Checked
 from client.preflight import data, limits, preflight
 
 
@@ -57,3 +65,55 @@ def test_scores_that_will_never_be_sent_are_told(tmp_path):
     )  # fmt: skip
     assert "scores of val are never sent" in data(few)
     assert "never sent" not in data(few.model_copy(update={"limits": Limits()}))
+
+
+def test_one_table_tells_all_that_is_wrong_with_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that cannot be read, masks that do not fit, and too few cases."""
+    for name in ("versions", "device", "checkpoint", "disk", "key", "coordinator", "process"):
+        monkeypatch.setattr(f"client.preflight.{name}", lambda _: "")
+    for number in range(30):
+        for part in ("images", "masks"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+            levels = (pixels > 99) * np.uint8(255) if part == "masks" else pixels
+            Image.fromarray(levels).save(tmp_path / part / f"p{number:02d}.png")
+    for number in range(10):
+        (tmp_path / "images" / f"p{number:02d}.png").write_bytes(b"x")
+        small = Image.new("L", (7, 7))
+        small.save(tmp_path / "masks" / f"p{number + 10}.png")
+    site = SiteConfig.model_validate(
+        {
+            "site": "a", "coordinator": {"address": "a:1"}, "state": tmp_path / "state",
+            "data": {"kind": "folder", "root": tmp_path}, "limits": {"least_training_cases": 99},
+        }
+    )  # fmt: skip
+    printed = io.StringIO()
+    assert check(site, Console(file=printed, width=400)) == 1
+    rows = printed.getvalue()
+    assert rows.count("site a") == 1 and "training cases, limits.least_training_cases is 99" in rows
+    assert "20 problems in the data:" in rows
+    assert sum(f"case p{number:02d}: the image file is unreadable" in rows
+               for number in range(10)) == 10  # fmt: skip
+    assert (
+        sum(f"case p{number}: the image is 8 x 8 pixels" in rows for number in range(10, 20)) == 10
+    )
+    assert str(tmp_path) not in rows
+
+
+def test_what_was_counted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Checked(empty=2, odd=3, copies=4, alike=5)
+    monkeypatch.setattr("client.preflight.examine", lambda site: found)
+    site = SiteConfig.model_validate(
+        {
+            "site": "site_a", "coordinator": {"address": "a:1"}, "state": tmp_path,
+            "data": {"kind": "synthetic", "sites": 1, "cases_per_site": 8, "size": 64},
+        }
+    )  # fmt: skip
+    assert (
+        "; 2 without any; 3 implausible, as logged; 4 copies of another in their part; "
+        "5 pairs in two parts nearly alike"
+    ) in data(site)
+    monkeypatch.setattr("client.preflight.examine", lambda site: Checked(0, 0, 0, 0))
+    assert data(site).endswith("structures nodule, body, core")

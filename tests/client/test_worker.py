@@ -115,6 +115,7 @@ def supernode(monkeypatch):
     return state
 
 
+@pytest.mark.fault
 def test_a_message_that_never_comes_gives_way_to_the_next(supernode):
     """As after the end of a run: its last message was handed out and is gone."""
     supernode.tokens = ["old", "new"]
@@ -277,6 +278,7 @@ def test_a_worker_serves_until_the_farewell_over_breaks(supernode, tmp_path):
     assert supernode.tokens == ["never"] and not (tmp_path / "token").exists()
 
 
+@pytest.mark.fault
 def test_the_next_worker_answers_for_one_that_was_killed(supernode, tmp_path):
     class Killed(BaseException):
         """What no handler sees."""

@@ -43,6 +43,7 @@ def test_three_hospitals_get_the_result_of_the_simulation(tmp_path, capsys):
             print(f"round {event['round']}: {event['seconds']} s, longest training {longest:.3f} s")
 
 
+@pytest.mark.fault
 def test_a_run_survives_the_death_of_each_of_its_processes(tmp_path):
     """SuperLink, worker of the ServerApp, a site and the whole server die by SIGKILL, each in
     another round; all but the last are mended without anybody's help."""

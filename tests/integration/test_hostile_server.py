@@ -26,6 +26,7 @@ app = None
 """
 
 
+@pytest.mark.fault
 def test_code_in_a_bundle_is_not_executed_at_a_site(tmp_path):
     """The site says why, goes on living, and ends with 0 on SIGTERM."""
     marker = tmp_path / "executed"
@@ -78,6 +79,7 @@ clientapp = "client.app:app"
     assert not marker.exists() and not list(tmp_path.rglob("flower/apps"))
 
 
+@pytest.mark.fault
 def test_a_federation_whose_sites_do_not_come_ends_with_3(tmp_path):
     with federation_at(tmp_path / "f", RUN, join_seconds=1) as federation:
         federation.start_server()

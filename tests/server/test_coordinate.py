@@ -188,6 +188,7 @@ def test_a_superlink_that_never_answers_ends_the_wait(world, started):
         started.nodes()
 
 
+@pytest.mark.fault
 def test_a_superlink_that_ends_again_and_again_is_started_after_longer_and_longer_pauses(
     world, started
 ):
@@ -209,6 +210,7 @@ def test_all_sites_are_waited_for_then_the_quorum_is_enough(world, started, tmp_
     assert gather(started, tmp_path) == 3 and sum(world.slept) == before
 
 
+@pytest.mark.fault
 def test_a_missed_quorum_names_who_is_missing(world, started, tmp_path):
     world.connect("b")
     with pytest.raises(QuorumMissed, match=r"1 of 3 sites .* quorum is 2; missing: a, c\."):

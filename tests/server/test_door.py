@@ -238,6 +238,7 @@ def test_unknown_and_revoked_keys_are_told_apart(name, code, said):
     assert inner.requests == []
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("age", [310, 86_400, -310, -86_400])
 def test_stale_stamps_are_refused_with_their_age(age):
     """Of the past and of the future."""
@@ -388,6 +389,7 @@ def test_a_key_of_another_kind_is_refused_and_no_fault():
     assert caught.value.code == 9005
 
 
+@pytest.mark.fault
 def test_too_large_requests_are_refused_before_they_are_whole(monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 1000)
     inner = Inner()
@@ -410,6 +412,7 @@ def test_a_body_in_parts_arrives_whole():
     assert start["status"] == 200 and inner.requests[0].content == b"abc"
 
 
+@pytest.mark.fault
 def test_a_request_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "SLOWEST", 0.02)
     inner = Inner()
@@ -420,6 +423,7 @@ def test_a_request_that_never_ends_is_given_up(monkeypatch):
     assert inner.requests == []
 
 
+@pytest.mark.fault
 def test_a_connection_that_breaks_in_the_middle_reaches_nobody():
     inner = Inner()
     events = [{"type": "http.request", "body": b"x", "more_body": True},
@@ -571,6 +575,7 @@ def test_many_sites_are_held_at_once():
     assert [answer.content for answer in run(work())] == [WORK] * 5
 
 
+@pytest.mark.fault
 def test_a_superlink_that_restarts_is_waited_for(monkeypatch):
     """Nothing was sent, so that it may be sent again."""
     monkeypatch.setattr(module, "PATIENCE", 0.001)
@@ -707,6 +712,7 @@ def test_an_answer_that_cannot_be_read_is_refused(body):
     assert inner.requests == []
 
 
+@pytest.mark.fault
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("between", [[], [BEAT], [BEAT, BEAT]])
 def test_work_that_did_not_arrive_is_given_again(between):

@@ -144,6 +144,7 @@ def test_nobody_to_ask_is_the_end(link):
     assert link.pulled == []
 
 
+@pytest.mark.fault
 def test_a_restarted_node_is_asked_again_and_its_answer_counts_once(link, clock):
     """The old process forgot the message; if it still answers, that is one too many."""
 
@@ -199,6 +200,7 @@ def test_looks_at_the_nodes_keep_their_distance(link, clock, monkeypatch):
     assert 4 <= len(looks) <= 5 and min(gaps) >= 2.0
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("code", sorted(LOST))
 def test_lost_work_is_asked_for_again(link, code, clock):
     link.steps = [lambda: [link.error(A, code), link.answer(B)], lambda: [link.answer(A)]]
@@ -285,6 +287,7 @@ def test_errors_are_no_answers_that_were_needed(link, clock):
     assert clock.now > 5
 
 
+@pytest.mark.fault
 def test_who_is_missing_at_the_deadline_is_left_out(link, clock):
     link.steps = [lambda: [link.answer(B)]]
     assert said(ask(link)) == [("b", "done")]
@@ -325,6 +328,7 @@ def test_replies_to_other_messages_are_ignored(link):
     assert said(ask(link, A)) == [("a", "done")]
 
 
+@pytest.mark.fault
 def test_a_site_that_answers_twice_counts_once(link):
     link.steps = [lambda: [link.answer(A), link.answer(A, text="again")], lambda: [link.answer(B)]]
     assert said(ask(link, A, B)) == [("a", "done"), ("b", "done")]

@@ -131,6 +131,7 @@ def test_a_part_that_will_not_come_is_said_of_that_reply(link, pull):
     assert whole.message is not None and not whole.lost
 
 
+@pytest.mark.fault
 def test_a_reply_of_too_many_bytes_is_left_where_it_is(link, pull):
     link.deliver(reply("large", values=10**6))
     link.deliver(reply("whole"))
@@ -140,6 +141,7 @@ def test_a_reply_of_too_many_bytes_is_left_where_it_is(link, pull):
     assert whole.message is not None
 
 
+@pytest.mark.fault
 def test_a_reply_of_too_many_parts_is_not_fetched(link, pull):
     name = "0" * 64
     children = [ObjectTree(object_id=name) for _ in range(LEAST_PARTS)]

@@ -24,6 +24,7 @@ def test_receipts_are_read_as_they_were_written(tmp_path):
     assert [*tmp_path.iterdir()] == [place]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{", '{"a": 1}', '{"a": {"entries": 5}}', b"\xff",
@@ -66,6 +67,7 @@ def test_what_is_no_receipt_is_not_accepted(changes):
             accept_receipt(old, replace(OLD, **changed))
 
 
+@pytest.mark.fault
 def test_a_ledger_from_an_old_backup_is_noticed(tmp_path):
     """Real ledgers: the backup alone has fewer entries, with another charge it has another last."""
     ledger, head = tmp_path / "ledger.jsonl", tmp_path / "ledger.jsonl.head"

@@ -61,6 +61,7 @@ def whole(config, tmp_path_factory):
     return run
 
 
+@pytest.mark.fault
 def test_a_comparison_that_was_interrupted_in_a_later_row_ends_the_same(
     config, whole, tmp_path, monkeypatch, capsys
 ):

@@ -392,7 +392,9 @@ def test_all_broken_cases_are_named_before_any_training(config, tmp_path, capsys
         for kind in ("images", "masks"):
             path = tmp_path / "data" / kind / f"c{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8), 255).save(path)
+            gradient = Image.linear_gradient("L")  # of one colour there would be a warning
+            binary = gradient.point(lambda grey: 255 * (grey > 99))
+            (binary if kind == "masks" else gradient).save(path)
             if number in (3, 8) and kind == "images":
                 path.write_bytes(b"no picture")
     data = f"data={{kind: folder, root: {tmp_path / 'data'}}}"

@@ -163,6 +163,7 @@ def test_a_hard_link_is_refused(ledger, tmp_path):
     assert "hard link" in refused(ledger)
 
 
+@pytest.mark.fault
 def test_100_flipped_bytes_are_refused(ledger):
     """Of the ledger and of its head, at places and by bits drawn at random."""
     draw = random.Random(1)
@@ -176,6 +177,7 @@ def test_100_flipped_bytes_are_refused(ledger):
     assert len(read_ledger(ledger)) == 4
 
 
+@pytest.mark.fault
 def test_cuts_are_refused(ledger):
     """At 20 lengths and at the end of every line, down to an empty file."""
     whole = ledger.read_bytes()
@@ -192,6 +194,7 @@ def test_cuts_are_refused(ledger):
         refused(ledger)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("missing", [1, 2, 4])
 def test_lines_missing_at_the_end_are_refused(ledger, missing):
     lines = ledger.read_bytes().splitlines(keepends=True)
@@ -267,12 +270,14 @@ def test_a_charge_that_cannot_be_is_an_error(changes):
         replace(STEP, **changes)
 
 
+@pytest.mark.fault
 def test_a_head_without_a_ledger_is_refused(ledger):
     """Somebody took the ledger away: the next charge must not begin another."""
     ledger.unlink()
     assert "no file beside ledger.jsonl.head" in refused(ledger)
 
 
+@pytest.mark.fault
 def test_a_ledger_without_its_head_is_refused(ledger):
     head_of(ledger).unlink()
     refused(ledger)
@@ -286,6 +291,7 @@ def test_the_head_of_another_ledger_is_refused(ledger, tmp_path):
     refused(ledger)
 
 
+@pytest.mark.fault
 def test_a_crash_before_the_head_is_fine_again_and_again(tmp_path, monkeypatch):
     """The entry counts although `charge` did not return; also when it happens twice in a row."""
     path, real = tmp_path / "ledger.jsonl", os.replace
@@ -308,6 +314,7 @@ def test_a_crash_before_the_head_is_fine_again_and_again(tmp_path, monkeypatch):
     assert len(read_ledger(path)) == 5
 
 
+@pytest.mark.fault
 def test_a_full_disk_charges_nothing(ledger, monkeypatch):
     before = files(ledger)
 
@@ -385,6 +392,7 @@ print(seen, done)
 """
 
 
+@pytest.mark.fault
 def test_200_restarts_at_random_points_never_count_too_little(quick):
     """Processes that charge and then train a step, on and on, until they are killed.
 

@@ -12,6 +12,7 @@ from medsa_model.strategies import (
     FedAvg,
     FedExP,
     FedProx,
+    FedYogi,
     PrivateFedAvg,
     Strategy,
     Update,
@@ -20,7 +21,7 @@ from medsa_model.strategies import (
 
 PRIVATE = PrivateFedAvg(clip_norm=1000, noise_multiplier=1)
 NOISELESS = PRIVATE.model_copy(update={"noise_multiplier": 0.0})  # which no run YAML can ask for
-BY_ROWS = [FedAvg(), FedProx(), FedAdam(), FedExP()]
+BY_ROWS = [FedAvg(), FedProx(), FedAdam(), FedYogi(), FedExP()]
 ALL = [*BY_ROWS, NOISELESS]
 MEANS = [FedAvg(), FedProx(), FedExP(), NOISELESS]
 
@@ -62,6 +63,24 @@ def test_fedadam_two_steps_by_hand():
         assert current["w"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_fedyogi_three_steps_by_hand():
+    """The second moment grows towards a larger squared change and shrinks towards a smaller one,
+    each time by the same share of the squared change."""
+    strategy = FedYogi(rate=0.1, beta1=0.9, beta2=0.99, tau=0.001)
+    current, memory = state(1.0), {}
+    first, second, expected, grown = 0.0, 0.001**2, 1.0, []
+    for target in (2.0, 1.1, 0.5):
+        change = target - expected
+        first = 0.9 * first + 0.1 * change
+        grown.append(change**2 > second)
+        second += 0.01 * change**2 * (1 if grown[-1] else -1)
+        expected = expected + 0.1 * first / (second**0.5 + 0.001)
+        current, memory = strategy.aggregate(current, [Update(state(target), 5)], memory)
+        assert current["w"].item() == pytest.approx(expected, rel=1e-5)
+        assert memory["second/w"].item() == pytest.approx(second, rel=1e-5)
+    assert grown == [True, False, True]
+
+
 def test_every_member_of_the_union_is_tested_here():
     union, _ = typing.get_args(Strategy)
     assert {type(strategy) for strategy in ALL} == set(typing.get_args(union))
@@ -76,6 +95,11 @@ def test_names_shapes_and_types_are_kept(strategy):
     assert all(following[n].shape == current[n].shape for n in current)
     assert all(t.dtype == torch.float32 for t in following.values())
     assert not current["a"].any()  # the arguments are not changed
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.kind)
+def test_one_update_is_enough_for_a_mean(strategy):
+    assert strategy.least_updates == 1
 
 
 @pytest.mark.parametrize("strategy", MEANS, ids=lambda s: s.kind)
@@ -113,6 +137,13 @@ def test_fedexp_goes_as_far_as_orthogonal_changes_allow():
     assert following["w"].tolist() == pytest.approx([0.5] * 4)
     following, _ = FedExP().aggregate(start, updates[:2], {})
     assert following["w"].tolist() == pytest.approx([0.5, 0.5, 0, 0])
+
+
+def test_fedexp_does_not_go_on_without_an_end_where_changes_undo_each_other():
+    """Changes 1 and -0.998: mean 0.001, factor about 1 / 0.000002, of which 2 are left."""
+    updates = [Update(state(1.0), 1), Update(state(-0.998), 1)]
+    following, _ = FedExP().aggregate(state(0.0), updates, {})
+    assert following["w"].item() == pytest.approx(0.002, rel=1e-4)
 
 
 def test_fedexp_is_fedavg_when_sites_agree():

@@ -1,0 +1,108 @@
+"""States on disk, read one tensor at a time, so that memory does not grow with the number of sites.
+
+A coordinator keeps every accepted update until the round is over: rules that hold against faulty
+sites need all of them at once, and a sum is the same bit for bit only in the order of the sites,
+not in that of arrival.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medsa_model.errors import CheckpointError
+from medsa_model.private_files import PRIVATE
+
+NUMBERS = 2**20
+"""Numbers of all states together that `parts` reads at once: 4 MiB."""
+
+
+class StoredState(Mapping[str, Tensor]):
+    """The tensors of a safetensors file by name, in the order of `names`; nothing is cached.
+
+    Each reading opens the file, copies one tensor and lets go of the file. Raises
+    `CheckpointError` when the file is gone or damaged.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path = path
+        self._names = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A copy of one tensor."""
+        return self._read(name, None)
+
+    def part(self, name: str, start: int, stop: int) -> Tensor:
+        """A copy of the numbers `start` to `stop` of a flattened tensor: (stop - start,)."""
+        return self._read(name, slice(start, stop))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor; that of `Mapping` would read it."""
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _read(self, name: str, part: slice | None) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        try:
+            with safe_open(self.path, "pt") as file:
+                mapped: Tensor = file.get_tensor(name)  # pages are read when they are used
+                return (mapped if part is None else mapped.view(-1)[part]).clone()
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"the stored update {self.path.name} cannot be read at {name}: {error}; expected "
+                "the file as it was written in this round: do not touch the run's folder while it "
+                "runs, look after the disk, and go on with --resume"
+            ) from error
+
+
+def keep(path: Path, state: Mapping[str, Tensor]) -> StoredState:
+    """Write `state` to a safetensors file that only its owner can read, and let go of it.
+
+    A file that is there is replaced in one step. Raises `CheckpointError` when it cannot be
+    written; nothing of it is left then.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, draft)
+        draft.chmod(PRIVATE)  # whatever way it was written
+        draft.replace(path)
+    except (OSError, SafetensorError) as error:  # safetensors wraps those of the disk
+        draft.unlink(missing_ok=True)  # a disk that is full needs the space
+        needed = sum(tensor.nbytes for tensor in state.values()) / 1e6
+        raise CheckpointError(
+            f"the update {path.name} cannot be kept on disk ({error}): it needs about {needed:,.1f}"
+            " MB; make space or correct what is said there, and go on with --resume"
+        ) from error
+    return StoredState(path, [*state])
+
+
+def parts(
+    states: Sequence[Mapping[str, Tensor]], name: str, start: int, stop: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """The numbers `start` to `stop` of the flattened tensor `name` in all states, part by part.
+
+    Gives where the part is in the flattened tensor, and a copy (states, numbers) float32 with
+    `NUMBERS` numbers at most, or one of each state when these are more.
+    """
+    size = max(1, NUMBERS // len(states))
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        values = torch.empty(len(states), last - first)
+        for row, state in zip(values, states, strict=True):
+            if isinstance(state, StoredState):
+                row.copy_(state.part(name, first, last))
+            else:
+                row.copy_(state[name].reshape(-1)[first:last])
+        yield slice(first, last), values

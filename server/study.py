@@ -1,0 +1,55 @@
+"""A run that is under way: what every exchange of it needs, and where it notes what happened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from medsa_model.audit_log import record
+from medsa_model.config import RunConfig
+from medsa_model.logs import append_metrics, logger
+from medsa_model.rejections import Code
+from medsa_model.shown import clean
+from medsa_model.state import Manifest
+from server.roster import STRIKES, Roster
+from server.rules import Rules
+
+
+@dataclass(frozen=True)
+class Study:
+    """`run` is its directory; `roster` changes while it goes on."""
+
+    grid: Grid
+    config: RunConfig
+    run: Path
+    manifest: Manifest
+    rules: Rules
+    roster: Roster
+
+    @property
+    def quorum(self) -> int:
+        """Fewest usable updates of a round: the federation's, and what the strategy rests on."""
+        return max(self.rules.quorum, self.config.strategy.least_updates, 1)
+
+    def note(self, event: str, **facts: object) -> None:
+        """Write an event into metrics.jsonl and the audit log."""
+        append_metrics(self.run, event, **facts)
+        self.audit(event, **facts)
+
+    def audit(self, event: str, **facts: object) -> None:
+        """Write an event into the audit log alone."""
+        if self.rules.audit:
+            record(Path(self.rules.audit), event, **facts)
+
+    def reject(self, number: int, site: str, code: Code, reason: str, what: str) -> None:
+        """Note that an answer of a site is not used in round `number`, and count a strike."""
+        reason = clean(reason)
+        logger.warning("round %d: no %s from %s: %s (%s)", number, what, site, reason, code)
+        self.note("rejected", round=number, site=site, code=code, reason=reason, what=what)
+        if self.roster.strike(site, code):
+            logger.error(
+                "round %d: %s is in quarantine after %d rejected answers: it is not asked any "
+                "more; when its engineer has mended it, go on with --resume --readmit %s",
+                number, site, STRIKES, site,
+            )  # fmt: skip
+            self.note("quarantined", round=number, site=site)
