@@ -133,7 +133,7 @@ def _unpack(
     except Rejected as rejected:
         raise Refused(Reason.MESSAGE, f"{rejected} ({rejected.code})") from rejected
     config = read_run(order["run"], order["version"])
-    check_run(config, site.limits, site.classes, site.has_volumes)
+    check_run(config, site.limits, site.classes, site.has_volumes, site.agreed)
     require_privacy(config, site.limits)
     return config, order, content.array_records["arrays"]
 

@@ -37,6 +37,7 @@ class Site:
     `classes` are the names of the structures in its masks, `None` when they are the run's own.
     `counted` is the file of `client/counted.py`; `None`, as in a simulation, counts nothing.
     `ledger` is that of differential privacy, without which the site takes part in no such run.
+    `agreed` is the file with the settings of the run that the site agreed to.
     `audit` is the file of its audit log; `None`, as in a simulation, keeps none.
     """
 
@@ -52,6 +53,7 @@ class Site:
     counted: Path | None = None
     ledger: Path | None = None
     audit: Path | None = None
+    agreed: Path | None = None
     counts: tuple[int, ...] | None = field(default=None, init=False, repr=False)
 
     @property

@@ -16,6 +16,7 @@ from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
 from medsa_model.logs import logger
 
+AGREED = "run.json"  # beside the site YAML, from the kit
 LISTED = 5  # case ids in a message
 
 
@@ -45,6 +46,7 @@ def open_site(config: SiteConfig, settled: bool = True) -> Site:
         counted=config.state / "counted.json",
         ledger=config.ledger_file,
         audit=config.state / AUDIT,
+        agreed=config.file.parent / AGREED,
     )
 
 

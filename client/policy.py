@@ -3,7 +3,9 @@
 Everything is checked before any image is read or any tensor reaches the model.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -11,12 +13,14 @@ from client.config import Limits
 from medsa_model import __version__
 from medsa_model.config import RunConfig
 from medsa_model.data import VOLUMES
+from medsa_model.differences import differences
 from medsa_model.logs import logger
 from medsa_model.refusals import Reason, Refused
 from medsa_model.shown import short
 from medsa_model.state import Manifest
 
 MEGABYTE = 10**6
+SHOWN = 6  # settings in a message
 SCORED = ("val", "test")
 """Parts whose cases may be scored: the training cases are not."""
 
@@ -35,17 +39,19 @@ def read_run(text: str, version: str) -> RunConfig:
 
 
 def check_run(
-    config: RunConfig, limits: Limits, classes: Sequence[str] | None, volumes: bool = False
-) -> None:
+    config: RunConfig, limits: Limits, classes: Sequence[str] | None, volumes: bool = False,
+    agreed: Path | None = None,
+) -> None:  # fmt: skip
     """Whether the site takes part in the run at all.
 
-    `classes` are the site's structures; `volumes`, whether its cases have slices. Raises `Refused`.
+    `classes` are the site's structures; `volumes`, whether its cases have slices; `agreed` is the
+    file of the settings that it agreed to, from its kit. Raises `Refused`.
     """
     if limits.runs is not None and config.sha256 not in limits.runs:
         raise Refused(
             Reason.RUN_NOT_ALLOWED,
-            f"run {config.name!r} has sha256 {config.sha256}; if the site agrees to it, its "
-            "engineer adds that to limits.runs",
+            f"run {config.name!r} has sha256 {config.sha256}{_changed(config, agreed)}; if the "
+            "site agrees to it, its engineer adds that to limits.runs",
         )
     if volumes != (config.data.kind in VOLUMES):
         ours, theirs = ("volumes", "2D images") if volumes else ("2D images", "volumes")
@@ -60,6 +66,18 @@ def check_run(
         raise Refused(Reason.OTHER_CLASSES, _which_differ(config.data.classes, classes))
     if limits.rounds is not None and config.rounds > limits.rounds:
         raise Refused(Reason.OVER_LIMIT, f"{config.rounds} rounds, limit {limits.rounds}")
+
+
+def _changed(config: RunConfig, agreed: Path | None) -> str:
+    """Which settings are others than those agreed to, in words; empty when that is not known."""
+    try:
+        before = json.loads(agreed.read_text(encoding="utf-8")) if agreed else None
+        found = differences(before, json.loads(config.for_sites())) if before else {}
+    except (OSError, ValueError, AttributeError):
+        return ""
+    pairs = [f"{key} {short(old)}, now {short(new)}" for key, (old, new) in found.items()]
+    more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+    return f"; changed since the kit was made: {'; '.join(pairs[:SHOWN])}{more}" if pairs else ""
 
 
 def _which_differ(asked: Sequence[str], classes: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ class Coordinator:
             context = ssl.create_default_context(cafile=str(self.place.link.certificate))
             inner = httpx.AsyncClient(
                 base_url=f"https://{self.place.link.address}", verify=context, timeout=30,
-                trust_env=False,
+                trust_env=False, limits=httpx.Limits(max_connections=None),  # three of each site
             )  # fmt: skip
             largest = int(self.federation.megabytes * 10**6)
             door = Door(inner, self.keys(), self.place.changed, largest)

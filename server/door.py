@@ -40,6 +40,7 @@ SLOWEST = 60.0  # seconds for a request to arrive
 HOLD = 15.0  # seconds that a question for work is held; sites give up after 30
 LOOK = 0.02  # seconds between looks whether anything changed at the SuperLink
 LEAST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two questions for the same site
+QUESTIONS = 50  # most looks for work a second, of all waiting sites together: a change wakes all
 PATIENCE = 0.3  # seconds between tries to reach it
 COMES_BACK = 10.0  # seconds that a request waits for a SuperLink that was restarted
 
@@ -78,6 +79,7 @@ class Door:
         self.changed = changed
         self.stamps = Stamps()
         self.load = Load()
+        self.waiting = 0
         self.handed: defaultdict[str, Handed] = defaultdict(Handed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,6 +156,7 @@ class Door:
         hung_up = asyncio.ensure_future(receive())
         await asyncio.sleep(0)  # for who is gone already no work is fetched
         until = time.monotonic() + HOLD
+        self.waiting += path == PULL
         try:
             while not hung_up.done():
                 before, asked = self.changed(), time.monotonic()
@@ -161,7 +164,8 @@ class Door:
                 wait = response.status_code == 200 and nothing_yet(path, response.content)
                 if not wait or time.monotonic() > until:
                     return response
-                await asyncio.wait([hung_up], timeout=LEAST_PAUSE)
+                pause = max(LEAST_PAUSE, self.waiting / QUESTIONS if path == PULL else 0)
+                await asyncio.wait([hung_up], timeout=min(pause, LONGEST_PAUSE))
                 while (
                     not hung_up.done()
                     and time.monotonic() - asked < LONGEST_PAUSE
@@ -170,6 +174,7 @@ class Door:
                     await asyncio.wait([hung_up], timeout=LOOK)
             return None
         finally:
+            self.waiting -= path == PULL
             hung_up.cancel()
 
     async def _pull(self, body: bytes, headers: dict[str, str], handed: Handed) -> httpx.Response:

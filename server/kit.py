@@ -1,8 +1,8 @@
 """The start-up kit of a hospital: a zip whose folder NAME/ holds all that its engineer needs.
 
 `site.yaml` (complete but for the place of the images), `ca.crt`, `README.md` (with the facts of the
-run and its sha256), and `site.key` unless the hospital brought a key of its own. Equal settings
-give equal contents.
+run and its sha256), `run.json` with all its settings, and `site.key` unless the hospital brought a
+key of its own. Equal settings give equal contents.
 """
 
 import io
@@ -76,6 +76,7 @@ def kit_files(federation: Federation, run: RunConfig, site: str) -> dict[str, by
     return {
         "README.md": ENVIRONMENT.get_template("kit.md.j2").render(values).encode(),
         "site.yaml": ENVIRONMENT.get_template("site.yaml.j2").render(values).encode(),
+        "run.json": json.dumps(json.loads(run.for_sites()), indent=2).encode() + b"\n",
         "ca.crt": read_file(federation.folder / "ca.crt"),
         **({"site.key": read_file(key)} if key.exists() else {}),
     }

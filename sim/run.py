@@ -19,7 +19,8 @@ from rich.table import Table
 
 from medsa_model.build import build
 from medsa_model.checkpoint import latest_round
-from medsa_model.data.reading import count_empty, refuse
+from medsa_model.data.duplicates import Seen, find_duplicates, fingerprint, shown
+from medsa_model.data.reading import is_empty, read_each, refuse
 from medsa_model.data.split import read_split, write_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, MedsaError
@@ -132,9 +133,12 @@ def check_data(run: Path) -> None:
     """
     open_sites.cache_clear()
     faults: list[str] = []
+    seen: list[Seen] = []
     for name, site in open_sites(run).items():
         for part, cases in site.parts.items() if name != POOLED else ():
-            empty = count_empty(cases, faults)
+            looks = read_each(cases, lambda s: (s.case, is_empty(s), fingerprint(s.image)), faults)
+            seen += [Seen(case, part, print_) for case, _, print_ in looks if print_]
+            empty = sum(bare for _, bare, _ in looks)
             if empty and empty == len(cases) and part != "val":
                 faults.append(
                     f"site {name}: none of its {len(cases)} {part} cases has a structure (all "
@@ -148,6 +152,12 @@ def check_data(run: Path) -> None:
                     name, empty, len(cases), part, use,
                 )  # fmt: skip
     refuse(faults)
+    found = find_duplicates(seen)
+    if twice := (*found.across, *found.alike):
+        logger.warning(
+            "%d pair(s) of cases in different parts (train, val, test) of any sites show the same "
+            "image: %s; put both under one patient in sites.csv", len(twice), shown(twice),
+        )  # fmt: skip
     logger.info("read and checked all cases")
 
 

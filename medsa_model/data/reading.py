@@ -39,7 +39,7 @@ class Look:
 
 def look(sample: Sample) -> Look:
     """Look at a case once it is read; warns of what is implausible in it."""
-    empty = _is_empty(sample)
+    empty = is_empty(sample)
     if sample.blank:
         logger.warning(
             "case %s: every pixel of the image has the same colour, so that nothing can be seen: "
@@ -47,14 +47,6 @@ def look(sample: Sample) -> Look:
         )  # fmt: skip
     odd = bool(sample.remarks) or sample.blank
     return Look(sample.case, empty, odd, fingerprint(sample.image))
-
-
-def count_empty(cases: Iterable[Case], faults: list[str]) -> int:
-    """How many of `cases` have no structure; warns of what is implausible in a case.
-
-    The faults of cases that cannot be read join `faults`.
-    """
-    return read_each(cases, _is_empty, faults).count(True)
 
 
 def judge(found: Duplicates, site: str, faults: list[str]) -> None:
@@ -92,7 +84,8 @@ def refuse(faults: Sequence[str]) -> None:
     raise DataError("\n  ".join([f"{len(faults)} problems in the data:", *lines]))
 
 
-def _is_empty(sample: Sample) -> bool:
+def is_empty(sample: Sample) -> bool:
+    """Whether it has no structure; warns of what is implausible in it."""
     if sample.remarks:
         logger.warning("case %s: %s", sample.case, "; ".join(sample.remarks))
     return not bool(sample.mask.any())

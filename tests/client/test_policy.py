@@ -22,9 +22,9 @@ def configuration(**more: object) -> RunConfig:
     return RunConfig.model_validate(content)
 
 
-def refusal(check: Any, *arguments: object) -> Refused:
+def refusal(check: Any, *arguments: object, **more: object) -> Refused:
     with pytest.raises(Refused) as caught:
-        check(*arguments)
+        check(*arguments, **more)
     reason = caught.value.reason
     assert str(caught.value).startswith(f"{SENTENCES[reason]}: ")
     return caught.value
@@ -192,3 +192,29 @@ def test_a_run_for_volumes_and_a_site_with_images_do_not_meet(kind):
     refused = refusal(check_run, config, Limits(), None, kind == "synthetic")
     assert refused.reason == Reason.OTHER_DATA
     assert "2D images" in str(refused) and "volumes" in str(refused) and kind in str(refused)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"rounds": 9}, "rounds 4, now 9"),
+        ({"seed": 5}, "seed 0, now 5"),
+        ({"train": {"steps": 7}}, "train.steps 25, now 7"),
+        ({"adapter": {"kind": "msa", "ratio": 0.5}}, "adapter.ratio 0.25, now 0.5"),
+        ({"model": {"image_size": 64}}, "model.image_size None, now 64"),
+        ({"strategy": {"kind": "fedprox", "mu": 0.1}}, "strategy.kind 'fedavg', now 'fedprox'"),
+    ],
+)
+def test_a_run_that_was_changed_is_refused_with_the_settings(tmp_path, changed, told):
+    """Six changes of one setting each, against the run.json of the kit."""
+    agreed = tmp_path / "run.json"
+    agreed.write_text(configuration().for_sites())
+    limits = Limits(runs=(configuration().sha256,))
+    check_run(configuration(), limits, None, agreed=agreed)
+    refused = refusal(check_run, configuration(**changed), limits, None, agreed=agreed)
+    assert refused.reason == Reason.RUN_NOT_ALLOWED and told in str(refused)
+    for content in ("", "[]", "{"):  # a damaged file says nothing, and stops nothing
+        agreed.write_text(content)
+        refused = refusal(check_run, configuration(**changed), limits, None, agreed=agreed)
+        assert "changed since" not in str(refused)

@@ -128,17 +128,17 @@ def measure(place: Path, names: list[str], rounds: int, deadline: float) -> int:
     command = [sys.executable, "-m", "server.cli", "--config", str(place / "federation.yaml")]
     began, nodes = time.monotonic(), dict[str, "subprocess.Popen[bytes]"]()
     server = start([*command, "--out", str(run)], place / "server.txt", {"NO_COLOR": "1"})
-    try:
-        with without_training(names):
+    with without_training(names):  # until all have ended: nobody is to begin to train then
+        try:
             for number, name in enumerate(names, start=1):
                 nodes[name] = start_site(place / "kits" / name / "site.yaml", number, len(names))
             lost, peaks = watch(run, server, nodes, names, deadline, began)
-        code = server.poll()
-    finally:
-        for child in (server, *nodes.values()):
-            child.terminate()  # all at once, then one after the other is waited for
-        for child in (server, *nodes.values()):
-            stop(child)
+            code = server.poll()
+        finally:
+            for child in (server, *nodes.values()):
+                child.terminate()  # all at once, then one after the other is waited for
+            for child in (server, *nodes.values()):
+                stop(child)
     good = code == 0 and not lost
     print(f"flower-server: {'given up' if code is None else code}; lost answers: {lost}")
     if code:

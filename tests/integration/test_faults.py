@@ -194,7 +194,7 @@ def test_a_run_survives_its_disk_a_copy_of_a_site_stopped_processes_and_the_netw
 ):
     """And ends with the result of an undisturbed one, every site in every round."""
     run = RUN | {"rounds": 5, "train": {"steps": 20, "batch_size": 2, "prompts_per_image": 1}}
-    with federation_at(tmp_path / "f", run) as federation:
+    with federation_at(tmp_path / "f", run, join_seconds=300) as federation:
         expected = simulated(tmp_path, run)
         between.append(Between(federation.port))
         kits = federation.place / "kits"

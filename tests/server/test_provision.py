@@ -16,7 +16,7 @@ from PIL import Image
 
 from client.config import Limits, SiteConfig, load_site
 from client.policy import check_training
-from medsa_model.config import load_run
+from medsa_model.config import RunConfig, load_run
 from medsa_model.data.split import split_site
 from medsa_model.errors import ConfigError
 from medsa_model.refusals import Refused
@@ -106,10 +106,13 @@ def test_a_kit_holds_what_the_hospital_needs(tmp_path):
     with zipfile.ZipFile(tmp_path / "fed/kits/site_a.zip") as archive:
         modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
         systems = {entry.create_system for entry in archive.infolist()}
-    names = {f"site_a/{name}" for name in ("", "README.md", "site.yaml", "ca.crt", "site.key")}
+    listed = ("", "README.md", "site.yaml", "run.json", "ca.crt", "site.key")
+    names = {f"site_a/{name}" for name in listed}
     assert set(modes) == names and systems == {3}
     assert modes["site_a/site.key"] == stat.S_IFREG | 0o600 and modes["site_a/"] & 0o777 == 0o700
     kit = unpack(tmp_path / "fed/kits/site_a.zip", tmp_path)
+    run = load_run(federation(tmp_path).run)
+    assert RunConfig.model_validate_json((kit / "run.json").read_text()).sha256 == run.sha256
     assert (kit / "ca.crt").read_bytes() == (tmp_path / "fed/ca.crt").read_bytes()
     assert public_part((kit / "site.key").read_bytes(), "") in admitted(federation(tmp_path))
     readme = (kit / "README.md").read_text()

@@ -25,6 +25,8 @@ from medsa_model.checkpoint import Round, latest_round
 from medsa_model.logs import read_metrics
 from medsa_model.strategies import FedAdam, FedAvg
 
+pytestmark = pytest.mark.timeout(400)  # the first test waits for all runs
+
 ROOT = Path(__file__).parents[2]
 CONFIG = {
     "name": "small",

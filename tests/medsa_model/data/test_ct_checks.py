@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medsa_model.data.ct_checks import implausible
-from medsa_model.data.reading import count_empty, read_each, refuse
+from medsa_model.data.reading import is_empty, read_each, refuse
 from medsa_model.data.sample import Case, Sample
 from medsa_model.errors import DataError
 
@@ -84,7 +84,7 @@ def heard(
 def test_a_case_is_warned_about_in_one_line(heard: Callable[[], list[str]]) -> None:
     cases = [case("a", remarks=("dark", "small")), case("b"), case("c", False)]
     faults: list[str] = []
-    assert count_empty(cases, faults) == 1
+    assert read_each(cases, is_empty, faults).count(True) == 1
     assert heard() == ["case a: dark; small"] and faults == []
 
 
@@ -93,7 +93,7 @@ def test_reading_goes_on_after_a_fault() -> None:
     cases = [broken("a"), case("b"), broken("c"), case("d", False)]
     assert read_each(cases, lambda sample: sample.case, faults) == ["b", "d"]
     assert faults == ["before", "case a: damaged", "case c: damaged"]
-    assert count_empty(cases, faults) == 1
+    assert read_each(cases, is_empty, faults).count(True) == 1
 
 
 def test_another_error_is_no_fault_of_the_data() -> None:
@@ -101,7 +101,7 @@ def test_another_error_is_no_fault_of_the_data() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        count_empty([Case("a", "a", None, None, load)], [])
+        read_each([Case("a", "a", None, None, load)], is_empty, [])
 
 
 @pytest.mark.parametrize(("count", "shown", "more"), [(2, 2, ""), (20, 20, ""), (23, 20, "and 3")])
