@@ -57,7 +57,7 @@ def launch(place: Place) -> "subprocess.Popen[bytes]":
     host, port = place.link.address.split(":")
     certificate = str(place.link.certificate)
     command = [
-        str(Path(sys.executable).parent / "flower-superlink"),
+        sys.executable, "-P", "-m", "server.flower_superlink",
         "--host", host, "--port", port, "--isolation", "process",
         "--ssl-certfile", certificate, "--ssl-keyfile", str(place.key),
         "--ssl-ca-certfile", certificate,

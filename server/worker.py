@@ -50,6 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     except httpx.HTTPError as error:
         logger.warning("the SuperLink did not do what it was asked for: %s", error)
         return TEMPORARY
+    except OSError as error:  # such as a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"flower-server: {place}{error.strerror or error}; correct it and go on with "
+              "--resume", file=sys.stderr)  # fmt: skip
+        return 1
     except Exception:
         logger.exception("unexpected error in the round loop")
         return 1

@@ -66,6 +66,7 @@ def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
     if "btcv" in command:  # volumes are painted, which need no folder
         words = [word for word in words if not word.startswith("data.root=")]
     tiny = [*TINY, *(["data.cases_per_site=6"] if "demo" in command else [])]
+    tiny += ["sim.partition={kind: iid, sites: 4}"] if "attack" in command else []
     tiny += VOLUMES if "btcv" in command else []
     monkeypatch.chdir(tmp_path)
     assert main([*words, *tiny]) == 0

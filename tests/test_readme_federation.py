@@ -19,9 +19,14 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 import client.cli
 import server.cli
 from client.cli import main as run_site
+from medsa_model.audit_log import record
+from medsa_model.config import load_run
+from medsa_model.logs import append_metrics, read_metrics
 from medsa_model.loopback import free_port
 from medsa_model.site_keys import fingerprint
 from server.cli import main as flower_server
+from server.directory import choose_directory
+from server.roster import strikes_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,10 +84,11 @@ def test_the_readme_prints_these_commands():
     assert [words(command)[0] for command in SERVER] == ["provision", "check", "--config", "status"]
     assert len(SITE) == 2 and "--check" in SITE[0] and "--check" not in SITE[1]
     assert [command.partition(" -")[0] for command in INLINE] == [
-        "python client/run.py ledger", "python client/run.py keygen", "ssh-keygen",
+        "python client/run.py ledger", "flower-server", "flower-server audit verify",
+        "python client/run.py audit", "python client/run.py keygen", "ssh-keygen",
         "flower-server submit", "flower-server revoke",
     ]  # fmt: skip
-    assert len(PIP) == 5
+    assert len(PIP) == 6
 
 
 @pytest.mark.parametrize("more", ["", "--resume --out /PATH/TO/RUN"])
@@ -105,7 +111,7 @@ def test_the_installation_is_understood(monkeypatch):
         kind, *rest = shlex.split(printed)[1:]
         options, targets = commands.create_command(kind).parse_args(rest)
         (target,) = [*targets, *options.editables]
-        assert target in (".", ".[dev]", ".[ray]", name)
+        assert target in (".", ".[dev]", ".[dicom]", ".[ray]", name)
         assert all(Path(constraints).is_file() for constraints in options.constraints)
         assert options.no_index == (target == name)  # only then it is not the clone
         if kind == "wheel" or options.no_index:
@@ -165,6 +171,40 @@ def test_the_commands_of_a_kit_work(place, capsys):
     assert words(check) == [*words(join), "--check"]
     assert run_site(words(check)) == 1
     assert "site site_b" in capsys.readouterr().out
+
+
+def test_audit_logs_are_verified(place, capsys):
+    assert flower_server(words(SERVER[0])) == 0
+    unpack(place, "site_a")
+    capsys.readouterr()
+    verify, site = inline("flower-server audit verify"), inline("python client/run.py audit")
+    assert flower_server(verify) == 0 and run_site(site) == 0
+    assert "no audit log yet" in capsys.readouterr().out
+    run = place / "runs" / "demo" / "1"
+    run.mkdir(parents=True)
+    (place / "site_a" / "state").mkdir()
+    for log in (run / "audit.jsonl", place / "site_a" / "state" / "audit.jsonl"):
+        last = record(log, "started", run="demo")
+        assert flower_server(verify) == 0 if log.parent == run else run_site(site) == 0
+        assert last in "".join(capsys.readouterr().out.split())
+        log.write_bytes(log.read_bytes().replace(b"demo", b"domo"))
+        assert flower_server(verify) == 1 if log.parent == run else run_site(site) == 1
+
+
+def test_a_site_is_readmitted(place, capsys):
+    """As printed; of a run in which nothing counts against it that is an error with the reason."""
+    run = place / "RUN"
+    configuration = load_run(place / "configs" / "demo.yaml")
+    choose_directory(configuration, place / "runs", run, resume=False)
+    (printed,) = [command for command in INLINE if "--readmit" in command]
+    command = words(printed)
+    command[command.index("--out") + 1] = str(run)
+    assert flower_server(command) == 1
+    assert "--readmit site_a: no rejected answer counts against it" in capsys.readouterr().err
+    for _ in range(3):
+        append_metrics(run, "rejected", site="site_a", code="NOT_FINITE")
+    server.cli.readmit(run, ["site_a"])
+    assert not strikes_of(read_metrics(run))["site_a"]
 
 
 def test_a_ledger_is_printed(place, capsys):

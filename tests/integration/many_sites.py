@@ -72,7 +72,7 @@ socket.create_connection = lambda address, timeout=None, **_: dial(address, time
 from client.supernode import main
 main()
 """
-NAMES = {"flower-superlink": "SuperLink", "server.worker": "ServerApp"}
+NAMES = {"server.flower_superlink": "SuperLink", "server.worker": "ServerApp"}
 
 
 def main() -> int:

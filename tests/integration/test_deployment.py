@@ -54,7 +54,7 @@ def test_a_run_survives_the_death_of_each_of_its_processes(tmp_path):
         for site in SITES:
             federation.start_site(site)
         federation.wait_for_round(1)
-        kill(federation.processes["server"].pid, "flower-superlink")
+        kill(federation.processes["server"].pid, "server.flower_superlink")
         federation.wait_for_round(3)
         kill(federation.processes["server"].pid, "server.worker")
         federation.wait_for_round(4)
