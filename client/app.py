@@ -39,6 +39,7 @@ from medsa_model.validation import check_records, read_settings, read_state
 
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 FAREWELL = "query.farewell"
+LARGEST_LOG = 100 * 10**6  # bytes of an audit log
 
 
 def make_app(open_site: Callable[[Context], Site], mods: Sequence[Mod] = ()) -> ClientApp:
@@ -85,14 +86,21 @@ def _answer(
         logger.exception("unexpected error while answering")
         text = f"{type(error).__name__} (details in the site's log)"
     if site:
-        with suppress(AuditError):  # it is what failed, or was logged
+        with suppress(AuditError, Refused):  # it is what failed, or was logged
             _note(site, "refused", what=message.metadata.message_type, code=reason.name, told=text)
     return Message(Error(reason, text), reply_to=message)
 
 
 def _note(site: Site, event: str, **facts: object) -> None:
-    """Write an event into the site's audit log."""
+    """Write an event into the site's audit log; raises `Refused` when that is too large: a
+    coordinator that asks without end must not fill the disk.
+    """
     if site.audit:
+        if site.audit.exists() and site.audit.stat().st_size > LARGEST_LOG:
+            raise Refused(
+                Reason.OVER_LIMIT, "its audit log is full; its engineer moves it and its .head "
+                "out of the state folder",
+            )  # fmt: skip
         record(site.audit, event, **facts)
 
 
@@ -192,7 +200,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
             answer[name] = told
         _note(site, "privacy", round=round_ + 1, epsilon=account.epsilon, delta=account.delta,
              entries=len(account.entries))  # fmt: skip
-    _note(site, "sent", what="train", round=round_ + 1, bytes=size_in_bytes(update),
+    _note(site, "answered", what="train", round=round_ + 1, bytes=size_in_bytes(update),
          state=fingerprint(update))  # fmt: skip
     return answer
 
@@ -224,7 +232,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
             metrics |= _named(f"{prompt}/{classes[structure]}", scores)
     if config.privacy:
         metrics = rounded(metrics)
-    _note(site, "sent", what=part, numbers=len(metrics))
+    _note(site, "answered", what=part, numbers=len(metrics))
     return RecordDict({"metrics": to_metrics(metrics), "echo": _echo(config, manifest, part=part)})
 
 

@@ -65,7 +65,7 @@ def verify(place: Path, known_hash: str | None = None) -> Verified:
             if end is None:
                 header = parse_header(text[:-1])
                 if header.after:
-                    raise Unexpected(f"a continuation after damage ({header.after})", "none")
+                    raise Unexpected(f"a continuation after damage ({clean(header.after)})", "none")
                 log, end = header.log, End(0, header.hash)
                 continue
             entry = next_of(end, text[:-1])
@@ -151,5 +151,5 @@ def _lines(path: Path, size: int) -> Iterator[bytes]:
 
 def _damage(path: Path, line: int, what: Unexpected) -> AuditError:
     return AuditError(
-        f"{path}, line {line}: found {what.found}, expected {what.expected}; {ADVICE}"
+        f"{path}, line {line}: found {clean(what.found)}, expected {clean(what.expected)}; {ADVICE}"
     )

@@ -17,7 +17,7 @@ def entries_table(entries: Sequence[Entry]) -> Table:
     for heading in ("time (UTC)", "event", "what"):
         table.add_column(heading, overflow="fold")
     for entry in entries:
-        facts = [f"{name} {_told(value)}" for name, value in entry.facts.items()]
+        facts = [f"{clean(name)} {_told(value)}" for name, value in entry.facts.items()]
         time = entry.time[:19].replace("T", " ")
         table.add_row(str(entry.number), clean(time), clean(entry.event), "\n".join(facts))
     return table

@@ -89,6 +89,8 @@ def read_state(record: ArrayRecord, manifest: Manifest, unchecked: bool = False)
         state = to_state(record, manifest.shapes)
     except ManifestError as error:
         raise Rejected(Code.HEADER, str(error)) from error
+    except MemoryError:  # the reader's own
+        raise
     except Exception as error:  # whatever a reader meets in what somebody else wrote
         raise Rejected(Code.HEADER, f"it cannot be read ({type(error).__name__})") from error
     for name, tensor in state.items() if not unchecked else ():

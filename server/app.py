@@ -6,7 +6,7 @@ noise.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ from medsa_model.strategies import Memory, PrivateFedAvg, Strategy, Update
 from server.evaluation_round import evaluate_round
 from server.exchange import exchange
 from server.flower_private import connected
-from server.roster import Roster, strikes_of
+from server.roster import Roster, strikes_after
 from server.rules import Rules
 from server.study import Study
 from server.training_round import forget_updates, train_round
@@ -82,7 +82,7 @@ def federate(
     if current is None:
         current = Round(0, built.initial, {}, {})
         save_round(run, current, built.manifest, sections)
-    study = Study(grid, config, run, built.manifest, rules, new_roster(config, run, rules))
+    study = Study(grid, config, run, built.manifest, rules, new_roster(config, run, rules, current))
     study.audit(
         "started", run=config.name, sha256=config.sha256, base=built.manifest.base_sha256,
         manifest=built.manifest.sha256, after_round=current.number,
@@ -93,25 +93,10 @@ def federate(
         sites = len(train_on or rules.sites) or rules.nodes
         size = sum(tensor.numel() for tensor in current.state.values())
         logger.warning("%s", strategy.warning(config.rounds, sites, size))
-    while current.number < config.rounds:
-        started = time.monotonic()
-        updates = train_round(study, current, train_on)
-        number, dice = current.number + 1, None
-        state, memory = close_round(study, strategy, current, updates)
+    try:
+        current = run_rounds(study, strategy, current, sections, train_on, evaluate_on)
+    finally:
         forget_updates(run)
-        facts: dict[str, object] = {"sites": sorted(updates)}
-        if not updates:
-            facts["skipped"] = True
-        elif config.evaluate.every and number % config.evaluate.every == 0:
-            dice = evaluate_round(study, evaluate_on, state, number, "val")
-        current = Round(number, state, memory, {**facts, "validation_dice": dice})
-        place = save_round(run, current, built.manifest, sections)
-        wanted = {*(rules.sites if train_on is None else train_on), *updates}
-        append_metrics(run, "round", round=number, sites=facts["sites"],
-                       missing=sorted(wanted - updates.keys()),
-                       seconds=round(time.monotonic() - started, 3))  # fmt: skip
-        study.audit("saved", round=number, sites=sorted(updates),
-                    sha256=file_sha256(place / "adapter_model.safetensors"))  # fmt: skip
     numbers = range(1, current.number + 1)
     if numbers and all(read_facts(run, number).get("skipped") for number in numbers):
         raise FederationError(
@@ -126,10 +111,39 @@ def federate(
         say_farewell(grid)
 
 
-def new_roster(config: RunConfig, run: Path, rules: Rules) -> Roster:
+def run_rounds(
+    study: Study, strategy: Strategy, current: Round, sections: Mapping[str, object],
+    train_on: Sequence[str] | None, evaluate_on: Sequence[str] | None,
+) -> Round:  # fmt: skip
+    """The rounds that are still missing, each saved when it is over; returns the last one."""
+    config, run, rules = study.config, study.run, study.rules
+    while current.number < config.rounds:
+        started = time.monotonic()
+        updates = train_round(study, current, train_on)
+        number, dice = current.number + 1, None
+        state, memory = close_round(study, strategy, current, updates)
+        forget_updates(run)
+        facts: dict[str, object] = {"sites": sorted(updates)}
+        if not updates:
+            facts["skipped"] = True
+        elif config.evaluate.every and number % config.evaluate.every == 0:
+            dice = evaluate_round(study, evaluate_on, state, number, "val")
+        facts |= {"validation_dice": dice, "strikes": dict(sorted(study.roster.strikes.items()))}
+        current = Round(number, state, memory, facts)
+        place = save_round(run, current, study.manifest, sections)
+        wanted = {*(rules.sites if train_on is None else train_on), *updates}
+        append_metrics(run, "round", round=number, sites=facts["sites"],
+                       missing=sorted(wanted - updates.keys()),
+                       seconds=round(time.monotonic() - started, 3))  # fmt: skip
+        study.audit("saved", round=number, sites=sorted(updates),
+                    sha256=file_sha256(place / "adapter_model.safetensors"))  # fmt: skip
+    return current
+
+
+def new_roster(config: RunConfig, run: Path, rules: Rules, current: Round) -> Roster:
     """Nobody is known yet, but what was held against sites before an interruption is."""
     receipts = Path(rules.receipts) if rules.receipts else None
-    strikes = strikes_of(read_metrics(run))
+    strikes = strikes_after(current.number, current.facts, read_metrics(run))
     roster = Roster(private=config.privacy is not None, receipts=receipts, strikes=strikes)
     if roster.quarantined:
         logger.warning(

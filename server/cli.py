@@ -17,6 +17,7 @@ from rich.console import Console
 
 from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.audit_log import record
+from medsa_model.checkpoint import latest_round, read_facts
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import ConfigError, MedsaError
 from medsa_model.logs import append_metrics, read_metrics, set_up
@@ -27,8 +28,8 @@ from server.coordinate import Interrupted, QuorumMissed, coordinate
 from server.directory import choose_directory
 from server.provision import provision
 from server.queue_of_runs import submit
-from server.revoked import revoke
-from server.roster import strikes_of
+from server.revoked import admitted, revoke
+from server.roster import strikes_after
 from server.rules import check_enough
 from server.status import show_status
 
@@ -128,7 +129,7 @@ def audit(options: argparse.Namespace, console: Console) -> int:
 def run_study(federation: Federation, config: RunConfig, options: argparse.Namespace) -> int:
     """Run a study to its end; Ctrl-C and SIGTERM leave a run that `--resume` continues."""
     signal.signal(signal.SIGTERM, _end)
-    check_enough(config, len(federation.sites))
+    check_enough(config, len(admitted(federation)))
     run = choose_directory(config, federation.runs, options.out, options.resume)
     readmit(run, options.readmit)
     words = ["flower-server", "--config", str(options.config), *options.override]
@@ -151,14 +152,15 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
 
 def readmit(run: Path, sites: list[str]) -> None:
     """Forget the strikes of sites in quarantine; raises `ConfigError` for a site that has none."""
-    strikes = strikes_of(read_metrics(run))
+    number = latest_round(run) or 0
+    strikes = strikes_after(number, read_facts(run, number), read_metrics(run))
     if unknown := [site for site in sites if not strikes[site]]:
         raise ConfigError(
             f"--readmit {', '.join(unknown)}: no rejected answer counts against it in {run}; "
             f"found: {', '.join(sorted(strikes)) or 'nobody'}; correct the name, and use --resume"
         )
     for site in sites:
-        append_metrics(run, "readmitted", site=site)
+        append_metrics(run, "readmitted", round=number, site=site)
         record(run / AUDIT, "readmitted", site=site)
 
 

@@ -54,14 +54,15 @@ class Interrupted(FederationError):
         self.run = run
 
 
-def gather(coordinator: Coordinator, run: Path) -> int:
+def gather(coordinator: Coordinator, run: Path, least: int = 1) -> int:
     """Wait for all sites, at the end of the wait for the quorum; returns how many came.
 
+    The quorum is the federation's, or the `least` number of sites that the strategy rests on.
     For a `run` that is complete those are enough that come soon, to be told that it is over.
     Raises `QuorumMissed`.
     """
     federation = coordinator.federation
-    wanted, quorum = len(admitted(federation)), federation.quorum
+    wanted, quorum = len(admitted(federation)), max(federation.quorum, least)
     online: set[str] = set()
 
     def complete() -> bool:
@@ -93,8 +94,9 @@ def execute(
 ) -> int:
     """Run the round loop of `run` to its end over crashes; returns the worker's exit code."""
     federation = coordinator.federation
+    quorum = max(federation.quorum, config.strategy.least_updates)
     rules = Rules(
-        nodes=min(present, federation.quorum), quorum=federation.quorum,
+        nodes=min(present, quorum), quorum=quorum,
         timeout=federation.round_seconds, repeats=federation.repeats,
         skip=federation.short_round == "skip", farewell=farewell,
         sites=tuple(sorted(site.name for site in federation.sites)),
@@ -188,7 +190,7 @@ def run_one(coordinator: Coordinator, config: RunConfig, run: Path) -> int:
     """One run from the gathering of its sites to the farewell; returns the worker's exit code."""
     serve = coordinator.federation.serve
     coordinator.note(run)
-    present = gather(coordinator, run)
+    present = gather(coordinator, run, config.strategy.least_updates)
     code = execute(coordinator, config, run, present, farewell=not serve)
     if code:
         return code

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from flwr.app import MessageType
 
 from medsa_model.logs import append_metrics, logger
+from medsa_model.records import fingerprint
 from medsa_model.rejections import Code, Rejected
 from medsa_model.state import AdapterState
 from server.exchange import exchange
-from server.introduction import Node
-from server.roster import present
 from server.scores import read_scores
 from server.strategy import order
 from server.study import Study
@@ -21,17 +20,19 @@ def evaluate_round(
 ) -> float | None:
     """Score `state` on the sites' cases of `part`; returns the mean Dice of the main prompt."""
     rules, config = study.rules, study.config
-    sites: list[Node] = present(study.grid, study.roster, rules.nodes, rules.quorum,
-                                rules.timeout, evaluate_on)  # fmt: skip
+    sites = study.present(evaluate_on)
     targets = {node.node_id: node.site for node in sites if node.cases[part]}
     most = {node.site: node.cases[part] for node in sites}
     content, echo = order(config, study.manifest, state, part=part)
     prompts = [kind.name for kind in config.prompt.evaluate]
     structures = config.data.classes if len(config.data.classes) > 1 else ()
     total, cases = 0.0, 0
-    study.audit("asked", round=number, sites=sorted(targets.values()), what=part)
+    silent = set(targets.values())
+    study.audit("asked", round=number, sites=sorted(targets.values()), what=part,
+                state=fingerprint(content.array_records["arrays"]))  # fmt: skip
     for answer in exchange(study.grid, targets, MessageType.EVALUATE, content, str(number),
                            rules.timeout):  # fmt: skip
+        silent.discard(answer.site)
         try:
             scores = read_scores(answer, prompts, structures, most[answer.site], echo)
         except Rejected as rejected:
@@ -52,4 +53,7 @@ def evaluate_round(
                            prompt=prompt, **asdict(score), structures=told)  # fmt: skip
         if main := scores.by_prompt.get(prompts[0]):
             total, cases = total + main.dice * main.cases, cases + main.cases
+    for site in sorted(silent):
+        logger.warning("round %d: no scores from %s in time", number, site)
+        study.audit("missing", round=number, site=site, what=part)
     return total / cases if cases else None

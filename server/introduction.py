@@ -1,6 +1,6 @@
 """Who is there: every node says its site and its numbers of cases before it is asked more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Node:
 
 def introduce(
     grid: Grid, unknown: Mapping[int, str | None], timeout: float, private: bool = False,
-    receipts: Path | None = None,
+    receipts: Path | None = None, note: Callable[..., None] = lambda *_, **__: None,
 ) -> tuple[list[Node], set[int]]:  # fmt: skip
     """Ask the nodes of `unknown` who they are, for at most `timeout` seconds.
 
@@ -40,7 +40,8 @@ def introduce(
     Maps node ids to the names they were registered under, `None` where nobody registered them.
     Returns the nodes sorted by site, so that the order of sums is fixed, and the ids of those that
     did not answer. Who claims another name than its key was registered for, or one that another
-    node has, or answers something else than an introduction, is left out.
+    node has, or answers something else than an introduction, is left out; `note` writes that into
+    the audit log.
     """
     nodes: dict[str, Node] = {}
     silent = set(unknown)
@@ -67,6 +68,7 @@ def introduce(
                     remember(receipts, node.site, ledger or {})
         except ManifestError as error:
             logger.warning("%s is left out: %s", answer.site, error)
+            note("left-out", site=answer.site, reason=clean(str(error)))
             continue
         nodes[node.site] = node
     return sorted(nodes.values(), key=lambda node: node.site), silent

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,32 +50,41 @@ class Roster:
         return {site for site, strikes in self.strikes.items() if strikes >= STRIKES}
 
 
-def strikes_of(events: Iterable[Mapping[str, object]]) -> Counter[str]:
-    """Strikes by site in the metrics of a run that goes on; a site that was readmitted has none
-    from before.
+def strikes_after(
+    number: int, facts: Mapping[str, object], events: Iterable[Mapping[str, object]]
+) -> Counter[str]:
+    """Strikes by site after round `number`, whose `facts` (round.json) have them.
+
+    Those of a round that is done again count anew, so that a run that goes on ends as one that was
+    not interrupted. A site that was readmitted since then (metrics) has none.
     """
-    strikes = Counter[str]()
+    found = facts.get("strikes")
+    strikes = Counter({str(k): int(v) for k, v in found.items()} if isinstance(found, dict) else {})
     for event in events:
-        site = str(event.get("site"))
-        if event.get("event") == "readmitted":
-            del strikes[site]
-        elif event.get("event") == "rejected" and event.get("code") not in (None, *BLAMELESS):
-            strikes[site] += 1
+        later = isinstance(after := event.get("round"), int) and after >= number
+        if event.get("event") == "readmitted" and later:
+            del strikes[str(event.get("site"))]
     return strikes
 
 
 def present(
-    grid: Grid, roster: Roster, first: int, least: int, timeout: float, wanted: Sequence[str] | None
-) -> list[Node]:
+    grid: Grid, roster: Roster, first: int, least: int, timeout: float,
+    wanted: Sequence[str] | None, note: Callable[..., None],
+) -> list[Node]:  # fmt: skip
     """The connected sites by name; who is new or was restarted introduces itself before.
 
     Waits for `first` nodes at the start and for `least` later, at most `timeout` seconds. `wanted`
     are the sites that are asked for, `None` all. Of two nodes that say that they are the same site
-    the one that was first stays while it is connected.
+    the one that was first stays while it is connected. `note` writes into the audit log who came.
     """
     begins = not roster.asked
+    excluded = roster.barred | roster.quarantined
+    idle = {
+        node.node_id for site, node in roster.nodes.items()
+        if site in excluded or (wanted is not None and site not in wanted)
+    }  # fmt: skip
     deadline = time.monotonic() + timeout
-    while len(nodes := connected(grid)) < (first if begins else least):
+    while len((nodes := connected(grid)).keys() - idle) < (first if begins else least):
         if time.monotonic() >= deadline:
             break
         time.sleep(LOOK)
@@ -86,7 +95,7 @@ def present(
     longest = timeout if begins else min(timeout, patience)
     known, silent = list[Node](), set[int]()
     if unknown:
-        known, silent = introduce(grid, unknown, longest, roster.private, roster.receipts)
+        known, silent = introduce(grid, unknown, longest, roster.private, roster.receipts, note)
     roster.silent = (roster.silent - unknown.keys()) | silent
     for node in known:
         before = roster.nodes.get(node.site)
@@ -95,9 +104,10 @@ def present(
                 "another node says too that it is site %r: it is left out while the first is "
                 "connected; two processes may use one kit", node.site,
             )  # fmt: skip
+            roster.silent.add(node.node_id)  # asked again: the first may leave
             continue
         roster.nodes[node.site] = node
-    excluded = roster.barred | roster.quarantined
+        note("joined", site=node.site, node=str(node.node_id), cases=node.cases)
     return [
         node for site, node in sorted(roster.nodes.items())
         if node.node_id in nodes and (wanted is None or site in wanted) and site not in excluded

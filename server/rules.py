@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from medsa_model.config import RunConfig
 from medsa_model.errors import ConfigError
+from medsa_model.logs import logger
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,20 @@ class Rules:
 
 
 def check_enough(config: RunConfig, sites: int) -> None:
-    """Raise `ConfigError` when the strategy promises nothing with so few sites."""
-    least = config.strategy.least_updates
+    """Raise `ConfigError` when the strategy promises nothing with so few sites; warns when it does
+    no more once a faulty one is left out.
+    """
+    least, rule = config.strategy.least_updates, getattr(config.strategy, "rule", None)
+    faulty = getattr(rule, "faulty", 0)
     if sites < least:
-        rule = getattr(config.strategy, "rule", None)
-        faulty = f" with faulty {rule.faulty}" if rule and hasattr(rule, "faulty") else ""
         raise ConfigError(
-            f"strategy.rule {rule.kind if rule else ''}{faulty} needs the updates of {least} sites "
-            f"in a round, there are {sites}; choose another rule, such as median, which needs "
-            "2 x faulty + 1, or have more sites"
+            f"strategy.rule {getattr(rule, 'kind', '')} with faulty {faulty} needs the updates of "
+            f"{least} sites in a round, there are {sites}; choose another rule, such as median, "
+            "which needs 2 x faulty + 1, or have more sites"
         )
+    if least > 1 and sites < least + faulty:
+        logger.warning(
+            "the strategy needs %d updates in a round, and there are %d sites: when one of them is "
+            "rejected, silent or in quarantine, the round fails; have %d sites or more",
+            least, sites, least + faulty,
+        )  # fmt: skip

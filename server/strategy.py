@@ -105,7 +105,7 @@ def accept(
     return Received(Update(state, examples, rows), math.sqrt(square), numbers)
 
 
-def too_long(norms: Mapping[str, float], steps: Mapping[str, int]) -> dict[str, float]:
+def too_long(norms: Mapping[str, float], steps: Mapping[str, float]) -> dict[str, float]:
     """Sites whose change is far longer than the others' let expect, with the limit that they pass.
 
     A change of as many steps as another's may be `LONGEST_CHANGE` times as long, one of more steps

@@ -1,5 +1,6 @@
 """A run that is under way: what every exchange of it needs, and where it notes what happened."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from medsa_model.logs import append_metrics, logger
 from medsa_model.rejections import Code
 from medsa_model.shown import clean
 from medsa_model.state import Manifest
-from server.roster import STRIKES, Roster
+from server.introduction import Node
+from server.roster import STRIKES, Roster, present
 from server.rules import Rules
 
 
@@ -31,6 +33,12 @@ class Study:
         """Fewest usable updates of a round: the federation's, and what the strategy rests on."""
         return max(self.rules.quorum, self.config.strategy.least_updates, 1)
 
+    def present(self, wanted: Sequence[str] | None) -> list[Node]:
+        """The connected sites among `wanted` (`None`: all) by name, introduced and not excluded."""
+        rules = self.rules
+        return present(self.grid, self.roster, rules.nodes, rules.quorum, rules.timeout, wanted,
+                       self.audit)  # fmt: skip
+
     def note(self, event: str, **facts: object) -> None:
         """Write an event into metrics.jsonl and the audit log."""
         append_metrics(self.run, event, **facts)
@@ -41,11 +49,17 @@ class Study:
         if self.rules.audit:
             record(Path(self.rules.audit), event, **facts)
 
-    def reject(self, number: int, site: str, code: Code, reason: str, what: str) -> None:
-        """Note that an answer of a site is not used in round `number`, and count a strike."""
+    def reject(
+        self, number: int, site: str, code: Code, reason: str, what: str, state: str | None = None
+    ) -> None:
+        """Note that an answer of a site is not used in round `number`, and count a strike.
+
+        `what` is "update" or "scores", `state` the sha256 of the arrays that came.
+        """
         reason = clean(reason)
         logger.warning("round %d: no %s from %s: %s (%s)", number, what, site, reason, code)
-        self.note("rejected", round=number, site=site, code=code, reason=reason, what=what)
+        self.note("rejected", round=number, site=site, code=code, reason=reason, what=what,
+                  **({"state": state} if state else {}))  # fmt: skip
         if self.roster.strike(site, code):
             logger.error(
                 "round %d: %s is in quarantine after %d rejected answers: it is not asked any "

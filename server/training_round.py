@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, MessageType
 
 from medsa_model.checkpoint import Round
-from medsa_model.errors import FederationError, ManifestError
+from medsa_model.errors import FederationError, ManifestError, MedsaError
 from medsa_model.logs import logger
 from medsa_model.records import fingerprint
 from medsa_model.refusals import Reason
@@ -20,10 +20,10 @@ from server.cost import read_cost
 from server.exchange import Answer, Unanswered, exchange
 from server.introduction import Node
 from server.receipts import remember
-from server.roster import present
 from server.strategy import Received, accept, order, too_long
 from server.study import Study
 
+AGAIN = (Code.ERROR, Code.UNREADABLE)  # another try may go well; else work is deterministic
 FOLDER = "updates"  # in the run directory, while a round lasts
 
 
@@ -44,15 +44,15 @@ def train_round(
     for attempt in range(rules.repeats + 1):
         if attempt > 1:  # an answer that is lost without a trace must not cost the round
             unanswered = Unanswered()
-        sites = present(study.grid, study.roster, rules.nodes, rules.quorum, rules.timeout,
-                        train_on)  # fmt: skip
+        sites = study.present(train_on)
         missing = [n for n in sites if n.site not in received and n.site not in refused]
         if attempt and missing:
             study.note("repeated", round=number, sites=sorted(received))
         if missing:
             ask_to_train(study, missing, current, unanswered, received, refused)
-            if not rules.unchecked:
-                drop_too_long(study, number, received)
+            # of fewer the median says too little
+            if len(received) >= study.quorum and not rules.unchecked:
+                drop_too_long(study, number, received, refused)
         if len(received) >= study.quorum:
             return {site: received[site].update for site in sorted(received)}
     names = ", ".join(node.site for node in sites if node.site not in received) or "none connected"
@@ -92,9 +92,10 @@ def ask_to_train(
         try:
             got = judge(study, answer, current, cases[answer.site], echo)
         except Rejected as rejected:
-            if answer.message.has_error() and answer.message.error.code > Reason.FAILED:
+            code = rejected.code
+            if code not in AGAIN or refuses(answer):
                 refused.add(answer.site)
-            study.reject(number, answer.site, rejected.code, str(rejected), "update")
+            study.reject(number, answer.site, code, str(rejected), "update", state_of(answer))
             continue
         received[answer.site] = put_aside(study.run, got)
         metrics, norm = got.numbers, got.norm if math.isfinite(got.norm) else None
@@ -103,7 +104,7 @@ def ask_to_train(
             examples=metrics["num-examples"], images=metrics["images"],
             seconds=metrics["seconds"], memory=metrics["memory"], norm=norm,
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
-            state=fingerprint(answer.message.content.array_records["arrays"]),
+            state=state_of(answer),
         )  # fmt: skip
     for site in sorted(silent):
         logger.warning("round %d: no answer from %s in time", number, site)
@@ -125,6 +126,8 @@ def judge(
                       study.rules.unchecked)  # fmt: skip
     except Rejected:
         raise
+    except (MedsaError, OSError, MemoryError):  # the coordinator's own
+        raise
     except Exception as error:  # what nobody thought of concerns the site that sent it alone
         logger.exception("an answer of %s that cannot be judged", answer.site)
         kind = type(error).__name__
@@ -140,13 +143,30 @@ def put_aside(run: Path, received: Received) -> Received:
     return replace(received, update=replace(received.update, state=stored))
 
 
-def drop_too_long(study: Study, number: int, received: dict[str, Received]) -> None:
-    """Take updates out of `received` that are far longer than the others."""
-    cases = {node.site: node.cases["train"] for node in study.roster.nodes.values()}
-    steps = {site: study.config.steps_for(cases[site]) for site in received}
+def refuses(answer: Answer) -> bool:
+    """Whether the site says itself that it will not, which no repetition changes."""
+    return answer.message.has_error() and answer.message.error.code > Reason.FAILED
+
+
+def state_of(answer: Answer) -> str | None:
+    """sha256 of the arrays in an answer, by which the site's audit log knows it too."""
+    if answer.message.has_error() or "arrays" not in answer.message.content.array_records:
+        return None
+    return fingerprint(answer.message.content.array_records["arrays"])
+
+
+def drop_too_long(
+    study: Study, number: int, received: dict[str, Received], refused: set[str]
+) -> None:
+    """Move updates from `received` to `refused` that are far longer than the others."""
+    cases = {node.site: max(node.cases["train"], 1) for node in study.roster.nodes.values()}
+    steps = {site: float(study.config.steps_for(cases[site])) for site in received}
+    if study.config.privacy:  # all take as many; the noise of few patients is longer
+        steps = {site: 1 / cases[site] for site in received}
     norms = {site: each.norm for site, each in received.items()}
     for site, limit in too_long(norms, steps).items():
         del received[site]
+        refused.add(site)
         study.reject(
             number, site, Code.NORM, f"its change has norm {norms[site]:.3g}, expected at most "
             f"{limit:.3g} by those of the others", "update",

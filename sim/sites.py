@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -86,20 +86,24 @@ def attackers_of(config: SimulatedRun, sites: Iterable[str]) -> tuple[str, ...]:
 def mods(run: Path) -> list[Mod]:
     """What stands around the sites' app: in a simulation of attacks what attackers change."""
     config = load_simulation(run / "config.yaml")
-    attackers = attackers_of(config, read_split(run / "split.json").sites)
     if config.sim.attack is None:
         return []
+    attackers = attackers_of(config, read_split(run / "split.json").sites)
 
-    @cache
-    def shapes() -> dict[str, tuple[int, ...]]:
-        device = torch.device("cpu")
-        made = build(config.model, config.adapter, config.seed, device, config.named_classes)
-        return made.manifest.shapes
+    return [attacking(config.sim.attack, attackers, partial(name_of, run), partial(shapes_of, run))]
 
-    def name_of(context: Context) -> str:
-        return open_site(run, run / "ledgers", context).name
 
-    return [attacking(config.sim.attack, attackers, name_of, shapes)]
+def name_of(run: Path, context: Context) -> str:
+    """The name of the site that a context belongs to."""
+    return open_site(run, run / "ledgers", context).name
+
+
+@lru_cache(maxsize=1)
+def shapes_of(run: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that the sites of `run` send."""
+    config, device = load_simulation(run / "config.yaml"), torch.device("cpu")
+    made = build(config.model, config.adapter, config.seed, device, config.named_classes)
+    return made.manifest.shapes
 
 
 def open_site(run: Path, ledgers: Path, context: Context) -> Site:

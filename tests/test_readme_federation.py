@@ -3,6 +3,7 @@
 Those that run until hospitals have come are tested with real processes in tests/integration.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -21,12 +22,12 @@ import server.cli
 from client.cli import main as run_site
 from medsa_model.audit_log import record
 from medsa_model.config import load_run
-from medsa_model.logs import append_metrics, read_metrics
+from medsa_model.logs import read_metrics
 from medsa_model.loopback import free_port
 from medsa_model.site_keys import fingerprint
 from server.cli import main as flower_server
 from server.directory import choose_directory
-from server.roster import strikes_of
+from server.roster import strikes_after
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -193,6 +194,7 @@ def test_audit_logs_are_verified(place, capsys):
 
 def test_a_site_is_readmitted(place, capsys):
     """As printed; of a run in which nothing counts against it that is an error with the reason."""
+    assert flower_server(words(SERVER[0])) == 0
     run = place / "RUN"
     configuration = load_run(place / "configs" / "demo.yaml")
     choose_directory(configuration, place / "runs", run, resume=False)
@@ -201,10 +203,11 @@ def test_a_site_is_readmitted(place, capsys):
     command[command.index("--out") + 1] = str(run)
     assert flower_server(command) == 1
     assert "--readmit site_a: no rejected answer counts against it" in capsys.readouterr().err
-    for _ in range(3):
-        append_metrics(run, "rejected", site="site_a", code="NOT_FINITE")
+    facts = {"round": 2, "strikes": {"site_a": 3, "site_b": 1}}
+    (run / "rounds" / "0002").mkdir(parents=True)
+    (run / "rounds" / "0002" / "round.json").write_text(json.dumps(facts))
     server.cli.readmit(run, ["site_a"])
-    assert not strikes_of(read_metrics(run))["site_a"]
+    assert strikes_after(2, facts, read_metrics(run)) == {"site_b": 1}
 
 
 def test_a_ledger_is_printed(place, capsys):

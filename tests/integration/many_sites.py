@@ -53,6 +53,7 @@ from medsa_model.state import AdapterState
 from medsa_model.train import FitResult
 
 LOOK = 0.25  # seconds between looks at the processes
+VALIDATED = 5  # rounds between two validations, which are messages as large as those of training
 SETTLED = 5  # rounds after which the peaks of memory must not grow
 MOST_GROWTH = 10.0  # per cent
 CHANGE = 1e-4  # what a site adds to every value of the state in a round, times 1 to 2
@@ -101,7 +102,8 @@ def main() -> int:
 def provision(place: Path, names: list[str], rounds: int, more: dict[str, object]) -> None:
     """Run, federation and unpacked kits in `place`."""
     place.mkdir(parents=True, exist_ok=True)
-    run = {"name": "many", "rounds": rounds, "data": {"kind": "folder"}, **more}
+    run = {"name": "many", "rounds": rounds, "data": {"kind": "folder"}, **more,
+           "evaluate": {"every": VALIDATED}}  # fmt: skip
     (place / "run.yaml").write_text(yaml.safe_dump(run))
     address = {"host": "127.0.0.1", "port": free_port(), "listen": "127.0.0.1"}
     content = {
@@ -147,7 +149,7 @@ def measure(place: Path, names: list[str], rounds: int, deadline: float) -> int:
     if code == 0 and not lost:
         wrong = largest_error(run, built, names, rounds)
         print(f"largest error of the final state: {wrong:.1e}")
-        good &= wrong < CHANGE / 10  # rounding alone  # rounding alone
+        good &= wrong < CHANGE / 10  # rounding alone
     return 0 if good else 1
 
 
@@ -262,9 +264,9 @@ def watch(
             continue
         number = len(peaks) + 1
         last = rounds[number - 1]
-        missing = (
-            len(names) - scored(events, number, "val") + len(cast("list[str]", last["missing"]))
-        )
+        missing = len(cast("list[str]", last["missing"]))
+        if number % VALIDATED == 0:
+            missing += len(names) - scored(events, number, "val")
         lost += missing
         told = ", ".join(
             f"{name} {peak[name] / 2**20:.0f} MiB "

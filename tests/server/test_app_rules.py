@@ -28,6 +28,7 @@ from server.app import federate
 from server.flower_private import Connected
 from server.introduction import Node
 from server.rules import Rules
+from server.training_round import FOLDER
 from sim.grid import InProcessGrid
 from tests.server.messages import echo_of
 
@@ -277,6 +278,7 @@ def test_a_failed_run_goes_on_where_it_ended(tmp_path, undisturbed):
     """Without `skip` a short round ends the run; the rounds before are kept and not repeated."""
     with pytest.raises(FederationError, match="round 2: 1 of 3 sites"):
         run(World(trouble=in_round_2("bc", Reason.FAILED)), tmp_path)
+    assert not (tmp_path / FOLDER).exists()  # the update of `a` is nobody's business any more
     assert latest_round(tmp_path) == 1 and not (tmp_path / "final").exists()
     world = World()
     run(world, tmp_path)
