@@ -40,7 +40,7 @@ SLOWEST = 60.0  # seconds for a request to arrive
 HOLD = 15.0  # seconds that a question for work is held; sites give up after 30
 LOOK = 0.02  # seconds between looks whether anything changed at the SuperLink
 LEAST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two questions for the same site
-QUESTIONS = 50  # most looks for work a second, of all waiting sites together: a change wakes all
+QUESTIONS = 20  # most looks for work a second, of all waiting sites together: a change wakes all
 PATIENCE = 0.3  # seconds between tries to reach it
 COMES_BACK = 10.0  # seconds that a request waits for a SuperLink that was restarted
 
@@ -164,11 +164,13 @@ class Door:
                 wait = response.status_code == 200 and nothing_yet(path, response.content)
                 if not wait or time.monotonic() > until:
                     return response
-                pause = max(LEAST_PAUSE, self.waiting / QUESTIONS if path == PULL else 0)
-                await asyncio.wait([hung_up], timeout=min(pause, LONGEST_PAUSE))
+                others = self.waiting - 1 if path == PULL else 0
+                least = max(LEAST_PAUSE, others / QUESTIONS)
+                longest = max(LONGEST_PAUSE, 2 * least)
+                await asyncio.wait([hung_up], timeout=least)
                 while (
                     not hung_up.done()
-                    and time.monotonic() - asked < LONGEST_PAUSE
+                    and time.monotonic() - asked < longest
                     and self.changed() == before
                 ):
                     await asyncio.wait([hung_up], timeout=LOOK)
