@@ -24,9 +24,11 @@ from client.connection import FinalProblem, check_connection, open_client, read_
 from client.flower_fleet import deactivate
 from client.reached import SUPERNODE
 from client.worker import READY, write_secret
+from medsa_model.audit_log import NAME as AUDIT
+from medsa_model.audit_log import verify
 from medsa_model.checkpoint import write_json
 from medsa_model.child import start, stop
-from medsa_model.errors import ConnectionProblem, FederationError
+from medsa_model.errors import AuditError, ConnectionProblem, FederationError
 from medsa_model.locked import Lock
 from medsa_model.logs import logger
 from medsa_model.loopback import free_port
@@ -70,6 +72,7 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
     site = Processes(config, file, overrides, secret_file)
     choose_health(config)
     try:
+        warn_of_audit_log(config.state / AUDIT)
         wait_for_coordinator(config)
         end_earlier_node(config)
         for name in (READY, SUPERNODE):
@@ -100,6 +103,15 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
             stop(child)
         (config.state / "running.json").unlink(missing_ok=True)
         lock.release()
+
+
+def warn_of_audit_log(place: Path) -> None:
+    """Say before anything is added that a log is not as it was written; it stops nothing."""
+    try:
+        if place.exists():
+            verify(place)
+    except AuditError as error:
+        logger.error("%s", error)
 
 
 def wait_for_coordinator(config: SiteConfig) -> None:

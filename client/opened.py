@@ -1,5 +1,6 @@
 """From the site YAML to an opened site: data, split, device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from client.hospital import Site
 from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.data import GENERATED
 from medsa_model.data.duplicates import Seen, find_duplicates
-from medsa_model.data.reading import judge, look, read_each, refuse
+from medsa_model.data.reading import Look, judge, look, read_each, refuse
 from medsa_model.data.sample import Case
 from medsa_model.data.sites_csv import WITHOUT
 from medsa_model.data.split import Split, read_split, split_site, write_split
@@ -17,6 +18,7 @@ from medsa_model.errors import ConfigError, DataError
 from medsa_model.logs import logger
 
 AGREED = "run.json"  # beside the site YAML, from the kit
+TELLING = 5  # cases that are all of one kind by a mistake, and not by chance
 LISTED = 5  # case ids in a message
 
 
@@ -104,6 +106,29 @@ class Checked:
     alike: int
 
 
+def useless(looks: Sequence[Look]) -> list[str]:
+    """Why nothing can be learnt from training cases, all of which were read."""
+    found = []
+    if all(each.empty for each in looks):
+        found.append(
+            f"none of its {len(looks)} training cases has a structure (all masks are empty), "
+            "expected at least one; check the export of the masks"
+        )
+    if len(looks) < TELLING:
+        return found
+    if all(each.full for each in looks):
+        found.append(
+            f"the masks of all its {len(looks)} training cases mark every pixel; expected "
+            "background around the structure. Were they inverted, or cut off at 0?"
+        )
+    if all(each.fingerprint is None for each in looks):
+        found.append(
+            f"the images of all its {len(looks)} training cases have one colour each, so that "
+            "nothing can be seen; check the export of the images"
+        )
+    return found
+
+
 def check_cases(site: Site) -> int:
     """As `examine`; returns how many cases have no structure."""
     return examine(site).empty
@@ -124,11 +149,8 @@ def examine(site: Site) -> Checked:
         empty += bare
         odd += sum(each.odd for each in looks)
         seen += [Seen(each.case, part, each.fingerprint) for each in looks if each.fingerprint]
-        if bare and bare == len(cases) and part == "train":
-            faults.append(
-                f"site {site.name}: none of its {bare} training cases has a structure (all masks "
-                "are empty), expected at least one; check the export of the masks"
-            )
+        if part == "train" and looks and len(looks) == len(cases):
+            faults += [f"site {site.name}: {each}" for each in useless(looks)]
     found = find_duplicates(seen)
     judge(found, site.name, faults)
     refuse(faults)

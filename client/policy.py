@@ -51,7 +51,8 @@ def check_run(
         raise Refused(
             Reason.RUN_NOT_ALLOWED,
             f"run {config.name!r} has sha256 {config.sha256}{_changed(config, agreed)}; if the "
-            "site agrees to it, its engineer adds that to limits.runs",
+            "site agrees to it, its engineer adds that sha256 to limits.runs of site.yaml and "
+            "starts again",
         )
     if volumes != (config.data.kind in VOLUMES):
         ours, theirs = ("volumes", "2D images") if volumes else ("2D images", "volumes")

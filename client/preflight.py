@@ -11,6 +11,8 @@ import torch
 from client.config import SiteConfig
 from client.connection import SKEW, check_connection, read_key
 from client.opened import examine, open_site
+from medsa_model.audit_log import NAME as AUDIT
+from medsa_model.audit_log import verify
 from medsa_model.backbone import file_sha256, verify_official_name
 from medsa_model.device import choose_device, has_bfloat16
 from medsa_model.errors import ConfigError, DataError, MedsaError
@@ -39,6 +41,7 @@ def preflight(config: SiteConfig) -> Iterator[Finding]:
         ("data", data),
         ("limits", limits),
         ("disk", disk),
+        ("audit log", audit),
         ("key", key),
         ("coordinator", coordinator),
         ("process", process),
@@ -136,6 +139,14 @@ def disk(config: SiteConfig) -> str:
     if free < LEAST_FREE:
         raise ConfigError(f"{free / 10**6:.0f} MB are free at {config.state}, expected 1000")
     return f"{free / 10**9:.0f} GB free"
+
+
+def audit(config: SiteConfig) -> str:
+    """That the site's audit log is as it was written."""
+    place = config.state / AUDIT
+    if not place.exists():
+        return "none yet"
+    return f"whole, {verify(place).entries} entries"
 
 
 def key(config: SiteConfig) -> str:

@@ -18,6 +18,7 @@ from medsa_model.versions import check_versions
 from server.certificate_names import missing_names
 from server.certificates import describe
 from server.config import Federation
+from server.kit import kits_of_another_run
 from server.revoked import admitted
 from server.rules import check_enough
 from server.status import running_facts
@@ -116,6 +117,8 @@ def sites(federation: Federation, config: RunConfig) -> str:
         "; warning: in a round of two sites each can compute the other's update from the mean"
         if federation.quorum < LEAST_HIDDEN else ""
     )  # fmt: skip
+    if changed := kits_of_another_run(federation, config):
+        few += f"; warning: kits were made for other settings: {', '.join(changed)}"
     return f"{', '.join(names)}; quorum {federation.quorum}{few}"
 
 

@@ -20,12 +20,13 @@ from medsa_model.audit_log import record
 from medsa_model.checkpoint import latest_round, read_facts
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import ConfigError, MedsaError
-from medsa_model.logs import append_metrics, read_metrics, set_up
+from medsa_model.logs import append_metrics, logger, read_metrics, set_up
 from server.audit import logs_of, show_log, verify_logs
 from server.check import check
 from server.config import Federation, load_federation
 from server.coordinate import Interrupted, QuorumMissed, coordinate
 from server.directory import choose_directory
+from server.kit import kits_of_another_run
 from server.provision import provision
 from server.queue_of_runs import submit
 from server.revoked import admitted, revoke
@@ -130,6 +131,11 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
     """Run a study to its end; Ctrl-C and SIGTERM leave a run that `--resume` continues."""
     signal.signal(signal.SIGTERM, _end)
     check_enough(config, len(admitted(federation)))
+    if changed := kits_of_another_run(federation, config):
+        logger.warning(
+            "kits were made for a run with other settings: %s. Sites that list that run will "
+            "refuse this one: tell them, or set it back", ", ".join(changed),
+        )  # fmt: skip
     run = choose_directory(config, federation.runs, options.out, options.resume)
     readmit(run, options.readmit)
     words = ["flower-server", "--config", str(options.config), *options.override]

@@ -23,6 +23,7 @@ from medsa_model.config import RunConfig, read_yaml, validate
 from medsa_model.data import GENERATED, VOLUMES, DataSet
 from medsa_model.data.organs import NUMBERS
 from medsa_model.data.split import SplitOptions
+from medsa_model.differences import differences
 from medsa_model.errors import ConfigError
 from medsa_model.private_files import PRIVATE, PUBLIC, read_file, write_new
 from medsa_model.sam import ARCHITECTURES
@@ -118,6 +119,22 @@ def changed_in_kit(path: Path, files: Mapping[str, bytes], public: bytes) -> lis
     if RUN.findall(found.get("README.md", b"")) != RUN.findall(files["README.md"]):
         changed.append("the run's sha256")
     return changed if authority == files["ca.crt"] else ["ca.crt", *changed]
+
+
+def kits_of_another_run(federation: Federation, run: RunConfig) -> list[str]:
+    """Sites whose kit was made for a run with other settings, in words for a warning."""
+    told = []
+    for site in federation.sites:
+        try:
+            with zipfile.ZipFile(federation.folder / "kits" / f"{site.name}.zip") as archive:
+                agreed = json.loads(archive.read(f"{site.name}/run.json"))
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+            continue  # none, or of an earlier version: `provision` looks at those
+        changed = differences(agreed, json.loads(run.for_sites()))
+        pairs = [f"{key} {old}, now {new}" for key, (old, new) in changed.items()]
+        if pairs:
+            told.append(f"{site.name} ({'; '.join(pairs[:3])}{'; ...' if pairs[3:] else ''})")
+    return told
 
 
 def _work(run: RunConfig) -> str:

@@ -50,16 +50,17 @@ class Study:
             record(Path(self.rules.audit), event, **facts)
 
     def reject(
-        self, number: int, site: str, code: Code, reason: str, what: str, state: str | None = None
+        self, number: int, site: str, code: Code, reason: str, what: str, **more: str | None
     ) -> None:
         """Note that an answer of a site is not used in round `number`, and count a strike.
 
-        `what` is "update" or "scores", `state` the sha256 of the arrays that came.
+        `what` is "update" or "scores"; `more` are further facts: `state`, the sha256 of the arrays
+        that came, and `refusal`, the name of the reason that the site gave.
         """
-        reason = clean(reason)
-        logger.warning("round %d: no %s from %s: %s (%s)", number, what, site, reason, code)
-        self.note("rejected", round=number, site=site, code=code, reason=reason, what=what,
-                  **({"state": state} if state else {}))  # fmt: skip
+        reason, known = clean(reason), {name: text for name, text in more.items() if text}
+        shown = known.get("refusal", code)
+        logger.warning("round %d: no %s from %s: %s (%s)", number, what, site, reason, shown)
+        self.note("rejected", round=number, site=site, code=code, reason=reason, what=what, **known)
         if self.roster.strike(site, code):
             logger.error(
                 "round %d: %s is in quarantine after %d rejected answers: it is not asked any "

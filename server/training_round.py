@@ -95,7 +95,8 @@ def ask_to_train(
             code = rejected.code
             if code not in AGAIN or refuses(answer):
                 refused.add(answer.site)
-            study.reject(number, answer.site, code, str(rejected), "update", state_of(answer))
+            study.reject(number, answer.site, code, str(rejected), "update",
+                         state=state_of(answer), refusal=refusal_of(answer))  # fmt: skip
             continue
         received[answer.site] = put_aside(study.run, got)
         metrics, norm = got.numbers, got.norm if math.isfinite(got.norm) else None
@@ -146,6 +147,12 @@ def put_aside(run: Path, received: Received) -> Received:
 def refuses(answer: Answer) -> bool:
     """Whether the site says itself that it will not, which no repetition changes."""
     return answer.message.has_error() and answer.message.error.code > Reason.FAILED
+
+
+def refusal_of(answer: Answer) -> str | None:
+    """The name of the reason that a site gave, as it stands in its own audit log."""
+    known = {int(reason): reason.name for reason in Reason}
+    return known.get(answer.message.error.code) if answer.message.has_error() else None
 
 
 def state_of(answer: Answer) -> str | None:

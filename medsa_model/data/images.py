@@ -145,10 +145,16 @@ def _decode(path: Path, case: str, what: str) -> tuple[Image.Image, int]:
     except FileNotFoundError:
         reason = f"the {what} file is missing; was it moved after the data set was opened?"
     except Image.DecompressionBombError:
-        reason = f"the {what} has far more than {MOST_PIXELS / 1e6:.0f} million pixels, the limit"
+        reason = (
+            f"the {what}'s header claims far more than {MOST_PIXELS / 1e6:.0f} million pixels; "
+            "expected at most that. It may be damaged: export it again, or a smaller version."
+        )
     except Exception as error:  # a damaged file can make a decoder raise anything
         truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        state = "truncated" if truncated else f"unreadable ({type(error).__name__})"
+        kind = type(error).__name__
+        unknown = "empty, or no picture by its content"
+        state = unknown if kind == "UnidentifiedImageError" else f"unreadable ({kind})"
+        state = "truncated" if truncated else state
         reason = (
             f"the {what} file is {state}; expected a complete {', '.join(FORMATS)} file. "
             "Copy or export it again."

@@ -26,13 +26,13 @@ def read_each(cases: Iterable[Case], look: Callable[[Sample], T], faults: list[s
 
 @dataclass(frozen=True)
 class Look:
-    """What is seen of a case: whether it has no structure, is implausible, and its fingerprint.
-
-    `fingerprint` is `None` for an image of one colour.
+    """What is seen of a case: whether it has no structure, has nothing else, is implausible, and
+    its fingerprint, which is `None` for an image of one colour.
     """
 
     case: str
     empty: bool
+    full: bool
     odd: bool
     fingerprint: Fingerprint | None
 
@@ -46,7 +46,8 @@ def look(sample: Sample) -> Look:
             "its export may have failed", sample.case,
         )  # fmt: skip
     odd = bool(sample.remarks) or sample.blank
-    return Look(sample.case, empty, odd, fingerprint(sample.image))
+    full = bool(sample.mask.all())
+    return Look(sample.case, empty, full, odd, fingerprint(sample.image))
 
 
 def judge(found: Duplicates, site: str, faults: list[str]) -> None:

@@ -386,3 +386,35 @@ def test_one_patient_keeps_copies_in_one_part(tmp_path, heard):
     for seed in range(20):
         settings = config(tmp_path, data=data, origin=None, split={"seed": seed})
         assert examine(open_site(settings, settled=False)).copies == 1
+
+
+USELESS = {
+    "the masks of all its 5 training cases mark every pixel": (True, [0, 9]),
+    "none of its 5 training cases has a structure": (False, [0, 9]),
+    "the images of all its 5 training cases have one colour": (None, [7, 7]),
+}
+
+
+@pytest.mark.parametrize(("told", "values"), USELESS.items(), ids=["full", "empty", "blank"])
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_cases_that_teach_nothing_are_refused_when_all_are_so(told, values, all_of_them):
+    """Some may be so, by what was photographed."""
+    marked, greys = values
+
+    def load(number: int) -> Sample:
+        useful = number == 0 and not all_of_them
+        image = torch.zeros(3, 8, 8) + greys[0] + number
+        image[:, 3:] = greys[1] + number if not useful else 50 + number
+        mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+        mask[:, 2:5, 2:5] = True
+        if marked is not None and not useful:
+            mask[:] = marked
+        return Sample(image, mask, f"c{number}", f"p{number}")
+
+    cases = [Case(f"c{n}", f"p{n}", None, None, lambda n=n: load(n)) for n in range(5)]
+    site = Site("site_a", {"train": cases}, torch.device("cpu"))
+    if all_of_them:
+        with pytest.raises(DataError, match=f"site_a: {told}"):
+            check_cases(site)
+    else:
+        check_cases(site)

@@ -12,7 +12,9 @@ from rich.console import Console
 from client.cli import check
 from client.config import Limits, SiteConfig
 from client.opened import Checked
-from client.preflight import data, limits, preflight
+from client.preflight import audit, data, limits, preflight
+from medsa_model.audit_log import record
+from medsa_model.errors import AuditError
 
 
 def config(**given: object) -> SiteConfig:
@@ -47,7 +49,7 @@ def test_an_empty_list_accepts_none():
 
 
 def test_the_limits_are_one_of_the_findings(monkeypatch):
-    for name in ("versions", "device", "checkpoint", "data", "disk", "key", "coordinator",
+    for name in ("versions", "device", "checkpoint", "data", "disk", "audit", "key", "coordinator",
                  "process"):  # fmt: skip
         monkeypatch.setattr(f"client.preflight.{name}", lambda _: "")
     (finding,) = [each for each in preflight(config()) if each.what == "limits"]
@@ -71,7 +73,8 @@ def test_one_table_tells_all_that_is_wrong_with_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images that cannot be read, masks that do not fit, and too few cases."""
-    for name in ("versions", "device", "checkpoint", "disk", "key", "coordinator", "process"):
+    for name in ("versions", "device", "checkpoint", "disk", "audit", "key", "coordinator",
+                 "process"):  # fmt: skip
         monkeypatch.setattr(f"client.preflight.{name}", lambda _: "")
     for number in range(30):
         for part in ("images", "masks"):
@@ -94,7 +97,7 @@ def test_one_table_tells_all_that_is_wrong_with_the_data(
     rows = printed.getvalue()
     assert rows.count("site a") == 1 and "training cases, limits.least_training_cases is 99" in rows
     assert "20 problems in the data:" in rows
-    assert sum(f"case p{number:02d}: the image file is unreadable" in rows
+    assert sum(f"case p{number:02d}: the image file is empty, or no" in rows
                for number in range(10)) == 10  # fmt: skip
     assert (
         sum(f"case p{number}: the image is 8 x 8 pixels" in rows for number in range(10, 20)) == 10
@@ -117,3 +120,14 @@ def test_what_was_counted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ) in data(site)
     monkeypatch.setattr("client.preflight.examine", lambda site: Checked(0, 0, 0, 0))
     assert data(site).endswith("structures nodule, body, core")
+
+
+def test_an_altered_audit_log_is_one_of_the_findings(tmp_path: Path) -> None:
+    site = config().model_copy(update={"state": tmp_path})
+    assert audit(site) == "none yet"
+    record(tmp_path / "audit.jsonl", "asked", what="train")
+    assert audit(site) == "whole, 1 entries"
+    log = tmp_path / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"train", b"drain"))
+    with pytest.raises(AuditError, match="line 2"):
+        audit(site)

@@ -24,6 +24,7 @@ from medsa_model.site_keys import make_key_pair, public_part
 from server.certificate_files import provide_certificates
 from server.config import Federation, load_federation
 from server.keys import read_public_key
+from server.kit import kits_of_another_run
 from server.provision import provision
 from server.revoked import admitted, revoke
 from sim.config import load_simulation
@@ -613,3 +614,16 @@ def test_the_shipped_study_of_hospitals_images_can_be_provisioned(tmp_path):
     assert count == 2
     (tmp_path / "vit_b.yaml").write_text(text.replace("model:\n  backbone: vit_tiny", "#"))
     assert load_run(tmp_path / "vit_b.yaml").model.backbone == "vit_b"
+
+
+def test_kits_of_a_run_that_was_changed_are_told(tmp_path):
+    """With the settings: sites that list the kit's run will refuse the new one."""
+    provision(federation(tmp_path))
+    run = load_run(federation(tmp_path).run)
+    assert kits_of_another_run(federation(tmp_path), run) == []
+    changed = load_run(federation(tmp_path).run, ["rounds=9"])
+    told = kits_of_another_run(federation(tmp_path), changed)
+    assert len(told) == 2 and all("rounds 10, now 9" in each for each in told)
+    assert told[0].startswith("site_a (")
+    (tmp_path / "fed/kits/site_a.zip").write_bytes(b"no zip")
+    assert len(kits_of_another_run(federation(tmp_path), changed)) == 1
