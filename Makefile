@@ -11,7 +11,7 @@ help:
 	@echo "make demo         run configs/demo.yaml: four simulated sites, results in runs/demo"
 	@echo "make test         run the tests"
 	@echo "make check        lint, formatting, types, who may import whom"
-	@echo "make integration  run the tests that start real processes on this machine"
+	@echo "make integration  run the tests that start real processes, and the long ones"
 	@echo "make clean        remove .venv, builds and caches; runs/ stays"
 
 demo: .venv/installed
@@ -30,7 +30,7 @@ check: .venv/installed-for-development
 
 # pytest ends with 5 when it finds no test.
 integration: .venv/installed-for-development
-	$(BIN)/python -m pytest -m integration || { [ $$? -eq 5 ] && echo "There is no integration test."; }
+	$(BIN)/python -m pytest -m "integration or thorough" || { [ $$? -eq 5 ] && echo "There is no integration test."; }
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

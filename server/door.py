@@ -37,6 +37,7 @@ SITE = "x-medsa-site"  # header of an answer to a site: the name that its key wa
 LARGEST = 64 * 2**20  # bytes of a request; Flower sends arrays in parts of 5 MiB
 FEW_PARTS, SMALLEST_PART = 64, 2**20  # of an answer: names and numbers; bytes of one of an array
 SLOWEST = 60.0  # seconds for a request to arrive
+TRIES = 3  # of a request at which the SuperLink fails
 HOLD = 15.0  # seconds that a question for work is held; sites give up after 30
 LOOK = 0.02  # seconds between looks whether anything changed at the SuperLink
 LEAST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two questions for the same site
@@ -190,10 +191,14 @@ class Door:
             return response
 
     async def _forward(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        until = time.monotonic() + COMES_BACK
+        until, left = time.monotonic() + COMES_BACK, TRIES
         while True:
             try:
-                return await self.inner.post(path, content=body, headers=headers)
+                response = await self.inner.post(path, content=body, headers=headers)
+                left -= 1
+                if path == PULL or response.status_code != 500 or not left:
+                    return response
+                await asyncio.sleep(PATIENCE)  # such as a locked database: nothing was changed
             except httpx.ConnectError:  # nothing was sent, so that it may be sent again
                 if time.monotonic() > until:
                     raise Refusal(503, 9010, "the SuperLink does not answer; try again") from None

@@ -161,7 +161,7 @@ def without_training(names: list[str]) -> Iterator[None]:
     own = threading.local()  # whom a worker answers for; Flower has one place a process for it
     for name in ("_task_id", "_run_id", "_node_id"):
         setattr(type(TaskIdentity), name, of_thread(own, name))
-    pause = max(worker.PAUSE, 0.1 * len(names))
+    pause = max(worker.PAUSE, 0.15 * len(names))
     with (
         patch.object(app, "train_site", partial(change_state, names)),
         patch.object(app, "evaluate_site", made_up_scores),

@@ -912,3 +912,13 @@ def test_used_stamps_are_looked_through_once_a_minute(monkeypatch):
     assert stamps.use(encode_dss_signature(20_000, 1)) and stamps.seen is seen
     now[0] += 1
     assert stamps.use(encode_dss_signature(20_001, 1)) and stamps.seen is not seen
+
+
+def test_a_superlink_that_fails_is_asked_again_a_few_times(monkeypatch):
+    """Such as with a locked database: else one busy moment costs a site its answer."""
+    monkeypatch.setattr(module, "PATIENCE", 0.001)
+    failed = httpx.Response(500, content=b"database is locked")
+    inner = Inner(failed, failed, b"done")
+    assert ask(open_door(inner)).content == b"done" and len(inner.requests) == 3
+    inner = Inner(failed)
+    assert ask(open_door(inner)).status_code == 500 and len(inner.requests) == module.TRIES

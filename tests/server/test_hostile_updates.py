@@ -121,7 +121,11 @@ def test_there_are_forty_cases_and_more():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("position", [0, SITES // 2, SITES - 1])
+@pytest.mark.parametrize(
+    "position",
+    [pytest.param(0, marks=pytest.mark.thorough), SITES // 2,
+     pytest.param(SITES - 1, marks=pytest.mark.thorough)],
+)  # fmt: skip
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_no_answer_ends_the_run_or_spoils_the_model(memory, strategy, position):
     """Rejected: with its code, and the result is that of the honest sites bit for bit."""

@@ -25,7 +25,7 @@ from medsa_model.checkpoint import Round, latest_round
 from medsa_model.logs import read_metrics
 from medsa_model.strategies import FedAdam, FedAvg
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for all runs
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(400)]  # the first waits for all runs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
