@@ -79,11 +79,12 @@ def exchange(
     """Send `content` to all targets (node id to site) and yield answers as they arrive.
 
     Ends when all have answered or after `timeout` seconds; who is missing then is left out. For a
-    site that is gone others are waited for, and it for `needed` answers, not longer. An answer that
-    cannot be read is an error reply. With the same `unanswered` a later call goes on with this one:
-    who is still at work is waited for, and the others are sent the content again. A message that
-    was not answered within `lifetime` seconds (default: a little longer than `timeout`) is taken
-    back. Raises `FederationError` when the content is too large for the SuperLink.
+    site that is gone others are waited for, and it for `needed` answers, not longer; a connected
+    one whose work was lost is asked again. An answer that cannot be read is an error reply. With
+    the same `unanswered` a later call goes on with this one: who is still at work is waited for,
+    and the others are sent the content again. A message that was not answered within `lifetime`
+    seconds (default: a little longer than `timeout`) is taken back. Raises `FederationError` when
+    the content is too large for the SuperLink.
     """
     unanswered = unanswered or Unanswered()
     pending, arriving = unanswered.pending, unanswered.arriving
@@ -118,7 +119,11 @@ def exchange(
             each.message_id: node_id for node_id, each in pending.items()
             if each.message_id and not each.lost
         }  # fmt: skip
-        if not waiting and (not pending or answered >= needed):
+        again = any(
+            each.lost and node_id in nodes and each.attempts < ATTEMPTS
+            for node_id, each in pending.items()
+        )
+        if not waiting and not again and (not pending or answered >= needed):
             break
         replies = receive(grid, [*waiting], arriving, most_bytes) if waiting else []
         for reply in replies:
@@ -131,8 +136,8 @@ def exchange(
                                targets[node_id])  # fmt: skip
                 continue
             del waiting[reply.reply_to]
-            again = message.has_error() and message.error.code in LOST
-            if again and pending[node_id].attempts < ATTEMPTS:
+            is_lost = message.has_error() and message.error.code in LOST
+            if is_lost and pending[node_id].attempts < ATTEMPTS:
                 pending[node_id].lost = message
                 continue
             del pending[node_id]

@@ -210,6 +210,17 @@ def test_lost_work_is_asked_for_again(link, code, clock):
     assert clock.now < 1
 
 
+@pytest.mark.fault
+def test_lost_work_of_a_connected_site_is_asked_for_also_when_there_is_enough(link, clock):
+    """Its answer broke off: it is there, and would be left out of a round that it worked for."""
+    link.steps = [
+        lambda: [link.answer(B), link.error(A, ErrorCode.NODE_UNAVAILABLE)], list,
+        lambda: [link.answer(A)],
+    ]  # fmt: skip
+    assert said(ask(link, A, B, needed=1)) == [("b", "done"), ("a", "done")]
+    assert len(link.sent[A]) == 2
+
+
 def test_lost_work_is_asked_for_when_the_node_is_back(link):
     def gone() -> list[Message]:
         del link.nodes[A]

@@ -2,6 +2,7 @@
 
 import inspect
 import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 
 import flwr.supercore.sql_mixin as sql_mixin
@@ -23,7 +24,7 @@ def test_flower_is_as_patient_as_the_door(monkeypatch, tmp_path):
     monkeypatch.setattr(flower_superlink, "distribution", lambda _: found)
     flower_superlink.main()
     assert seen == [TOLERANCE]
-    with sqlite3.connect(tmp_path / "any.db") as connection:  # as Flower does for each
+    with closing(sqlite3.connect(tmp_path / "any.db")) as connection:  # as Flower does for each
         sql_mixin._set_sqlite_pragmas(connection, None)
         assert connection.execute("PRAGMA busy_timeout").fetchone() == (flower_superlink.BUSY,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
