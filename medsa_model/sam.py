@@ -143,24 +143,50 @@ class MedSam(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """Embedding (B, C, S/p, S/p) of `image (B, 3, S, S) float32 in [0, 255]`."""
-        normalised = (image - self.sam.pixel_mean) / self.sam.pixel_std
-        embedding: Tensor = self.sam.image_encoder(normalised)
-        return embedding
+        return self.encode_from(self.prefix(image))
 
     def encode_volume(self, image: Tensor) -> Tensor:
-        """Embedding (B, D, C, S/p, S/p) of `image (B, 3, D, S, S) float32 in [0, 255]`.
+        """Embedding (B, D, C, S/p, S/p) of `image (B, 3, D, S, S) float32 in [0, 255]`."""
+        slices = image.shape[2]
+        return self.encode_from(self.prefix(image), slices).unflatten(0, (-1, slices))
 
-        The packaged encoder's steps on all slices; blocks that see volumes (attribute
-        `sees_volumes`) are told how many slices a volume has.
+    @property
+    def frozen_blocks(self) -> int:
+        """How many of the encoder's first blocks come before everything that is trained."""
+        encoder = self.sam.image_encoder
+        before = [encoder.patch_embed, *encoder.blocks]
+        trained = [any(p.requires_grad for p in module.parameters()) for module in before]
+        trained[0] = trained[0] or encoder.pos_embed.requires_grad
+        return max(0, trained.index(True) - 1) if any(trained) else len(encoder.blocks)
+
+    def prefix(self, image: Tensor) -> Tensor:
+        """Tokens (B * D, S/p, S/p, C) before the first block that is trained.
+
+        `image (B, 3, S, S)` or, with the slices of a volume one after the other in the result,
+        `(B, 3, D, S, S) float32 in [0, 255]`. A function of the frozen model, so it may be kept.
         """
-        encoder, slices = self.sam.image_encoder, image.shape[2]
-        flat = image.transpose(1, 2).flatten(0, 1)
+        encoder = self.sam.image_encoder
+        slices = image.shape[2] if image.dim() == 5 else 1
+        flat = image.transpose(1, 2).flatten(0, 1) if image.dim() == 5 else image
         normalised = (flat - self.sam.pixel_mean) / self.sam.pixel_std
         tokens: Tensor = encoder.patch_embed(normalised) + encoder.pos_embed
-        for block in encoder.blocks:
-            tokens = block(tokens, slices) if _sees_volumes(block) else block(tokens)
-        embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2)).unflatten(0, (-1, slices))
+        return self._through(tokens, slices, 0, self.frozen_blocks)
+
+    def encode_from(self, tokens: Tensor, slices: int = 1) -> Tensor:
+        """Embedding (B * slices, C, S/p, S/p) of what `prefix` gave.
+
+        The packaged encoder's steps; blocks that see volumes (attribute `sees_volumes`) are told
+        how many slices a volume has.
+        """
+        encoder = self.sam.image_encoder
+        tokens = self._through(tokens, slices, self.frozen_blocks, len(encoder.blocks))
+        embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
         return embedding
+
+    def _through(self, tokens: Tensor, slices: int, first: int, last: int) -> Tensor:
+        for block in self.sam.image_encoder.blocks[first:last]:
+            tokens = block(tokens, slices) if _sees_volumes(block) else block(tokens)
+        return tokens
 
     def decode(self, embedding: Tensor, prompt: Prompt, rows: int = 1) -> tuple[Tensor, Tensor]:
         """Mask logits (B, 1, 4S/p, 4S/p) and predicted IoU (B, 1) of `embedding (B, C, S/p, S/p)`.
