@@ -148,7 +148,9 @@ class MedSam(nn.Module):
     def encode_volume(self, image: Tensor) -> Tensor:
         """Embedding (B, D, C, S/p, S/p) of `image (B, 3, D, S, S) float32 in [0, 255]`."""
         slices = image.shape[2]
-        return self.encode_from(self.prefix(image), slices).unflatten(0, (-1, slices))
+        embedding: Tensor = self.encode_from(self.prefix(image), slices)
+        volumes: Tensor = embedding.unflatten(0, (-1, slices))
+        return volumes
 
     @property
     def frozen_blocks(self) -> int:
