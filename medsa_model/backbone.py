@@ -36,6 +36,9 @@ class Model(Section):
     empty: what the backbone was pre-trained with."""
     checkpoint: Path | None = None
     """An official SAM file or a safetensors file with the same names; empty: the embedded one."""
+    frozen: Literal["float32", "bfloat16"] = "float32"
+    """Precision in which frozen layers are kept: `bfloat16` saves half of their memory and the
+    rounding in every step, needs `train.precision: bfloat16`, and changes no bit of the result."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """`random` is for speed measurements and for training from scratch."""
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 import torch
 
 from medsa_model.adapters import Adapter
+from medsa_model.adapters.freeze import round_frozen
 from medsa_model.backbone import Model
 from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState, Manifest, adapter_state, manifest_of
@@ -34,6 +35,8 @@ def build(
     adapter.inject(base.model, seed)
     if classes:
         base.model.learn_classes(classes, seed)
+    if model.frozen == "bfloat16":
+        round_frozen(base.model, torch.bfloat16)
     base.model.to(device)
     manifest = manifest_of(base.model, base.sha256, model.frame)
     return Built(base.model, manifest, adapter_state(base.model))

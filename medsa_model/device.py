@@ -43,6 +43,18 @@ def peak_memory(device: torch.device) -> int:
     return kibibytes if sys.platform == "darwin" else 1024 * kibibytes
 
 
+def in_autocast_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` as autocast would give it to a matrix product; itself without autocast.
+
+    For what several layers read, so that it is rounded once, and for functions that autocast does
+    not know.
+    """
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision: `auto` is bfloat16 where the hardware has it; or `bfloat16`, `float32`."""
     if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):

@@ -20,10 +20,9 @@ from segment_anything.modeling import (
     Sam,
     TwoWayTransformer,
 )
-from segment_anything.modeling.image_encoder import (
-    add_decomposed_rel_pos as add_decomposed_rel_pos,
-)
+from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from medsa_model.prompts import PADDING, Prompt
 
@@ -111,6 +110,7 @@ class MedSam(nn.Module):
         self.sam = sam
         self.class_embedding: nn.Embedding | None = None
         self.rasterised_prompts = rasterised_prompts
+        self.recompute = False  # blocks in the backward pass, for want of memory; the same bits
 
     def learn_classes(self, count: int, seed: int) -> None:
         """Add an embedding for each of `count` structures that are asked for by name.
@@ -186,8 +186,11 @@ class MedSam(nn.Module):
         return embedding
 
     def _through(self, tokens: Tensor, slices: int, first: int, last: int) -> Tensor:
+        """Blocks `first` to `last`, each computed again in the backward pass with `recompute`."""
+        again = self.recompute and torch.is_grad_enabled() and first >= self.frozen_blocks
         for block in self.sam.image_encoder.blocks[first:last]:
-            tokens = block(tokens, slices) if _sees_volumes(block) else block(tokens)
+            given = (tokens, slices) if _sees_volumes(block) else (tokens,)
+            tokens = checkpoint(block, *given, use_reentrant=False) if again else block(*given)
         return tokens
 
     def decode(self, embedding: Tensor, prompt: Prompt, rows: int = 1) -> tuple[Tensor, Tensor]:
@@ -305,6 +308,15 @@ class MedSam(nn.Module):
             inside_y = torch.sigmoid((y - y0) / cell) * torch.sigmoid((y1 + 1 - y) / cell)
             picture = picture + 2 * (inside_x * inside_y).nan_to_num()
         return picture
+
+
+def relative_positions(length: int, table: Tensor) -> Tensor:
+    """Embeddings (length, length, c) of the distance from each query to each key along an axis.
+
+    `table (2 * length - 1, c)`; one of another length is resized, as SAM does.
+    """
+    positions: Tensor = get_rel_pos(length, length, table)
+    return positions
 
 
 def _sees_volumes(module: nn.Module) -> bool:

@@ -11,7 +11,17 @@ torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 @pytest.fixture
 def tiny() -> Base:
     """`vit_tiny` with random weights in a frame of 48 pixels."""
-    base = load_base("vit_tiny", 48, None, "random", 3)
+    return begun(48)
+
+
+@pytest.fixture
+def whole() -> Base:
+    """The same in a frame of 64 pixels, which are one window."""
+    return begun(64)
+
+
+def begun(size: int) -> Base:
+    base = load_base("vit_tiny", size, None, "random", 3)
     with torch.no_grad():  # so that position tables and normalisation biases matter
         generator = torch.Generator().manual_seed(5)
         for name, parameter in base.model.named_parameters():

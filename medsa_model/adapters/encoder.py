@@ -1,4 +1,4 @@
-"""Med-SA adapters of the image encoder: bottlenecks in every block of the frozen ViT.
+"""Med-SA adapters of the image encoder: bottlenecks in blocks of the frozen ViT.
 
 One acts on what attention adds, before the residual sum; one runs parallel to the MLP, scaled. For
 volumes (SD-Trans) a third one acts on what the same attention finds across depth:
@@ -12,13 +12,34 @@ What depth finds comes through its adapter alone, without a skip: the adapter st
 adapted model starts as SAM on each slice.
 """
 
+from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medsa_model.adapters.attention import across_depth, project, within_slices
 from medsa_model.adapters.bottleneck import Bottleneck
 from medsa_model.adapters.layout import per_volume
+from medsa_model.device import in_autocast_precision
+
+
+class EncoderBlock(nn.Module):
+    """A SAM encoder block as it is, without the work on padding."""
+
+    sees_volumes = True  # for MedSam: takes `slices`
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block: Any = block
+
+    def forward(self, tokens: Tensor, slices: int = 1) -> Tensor:
+        """`tokens (B * slices, H, W, C)` to the same shape, each slice by itself."""
+        block = self.block
+        projected = project(block.attn, block.norm1(tokens), slices)
+        tokens = tokens + within_slices(block.attn, projected, block.window_size)
+        out: Tensor = tokens + block.mlp(block.norm2(tokens))
+        return out
 
 
 class AdaptedBlock(nn.Module):
@@ -47,15 +68,22 @@ class AdaptedBlock(nn.Module):
         if self.depth_adapter is not None and slices > 1:
             deep = across_depth(block.attn, projected, slices)
             tokens = tokens + per_volume(self.depth_adapter, deep, slices)
-        normed = block.norm2(tokens)
+        normed = in_autocast_precision(block.norm2(tokens))  # once, for both that read it
         adapted = per_volume(self.mlp_adapter, normed, slices)
-        out: Tensor = tokens + (block.mlp(normed) + self.scale * adapted)
+        out: Tensor = tokens + torch.add(block.mlp(normed), adapted, alpha=self.scale)
         return out
 
 
-def adapt_encoder(encoder: Any, ratio: float, scale: float, depth: bool) -> None:
-    """Replace every block of an image encoder by its adapted form, in place."""
+def adapt_encoder(
+    encoder: Any, ratio: float, scale: float, depth: bool, adapted: Collection[int]
+) -> None:
+    """Replace every block of an image encoder, in place: those of the numbers `adapted` (0 is the
+    first) by their adapted form."""
     for number, block in enumerate(encoder.blocks):
         width = block.attn.qkv.in_features
         hidden = max(1, round(width * ratio))
-        encoder.blocks[number] = AdaptedBlock(block, width, hidden, scale, depth)
+        encoder.blocks[number] = (
+            AdaptedBlock(block, width, hidden, scale, depth)
+            if number in adapted
+            else EncoderBlock(block)
+        )

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from medsa_model.adapters.attention import project, within_slices
+from medsa_model.adapters.depth import Blocks, chosen_blocks
+from medsa_model.adapters.encoder import EncoderBlock
 from medsa_model.adapters.freeze import freeze
 from medsa_model.adapters.layout import per_volume
 from medsa_model.adapters.low_rank import LowRankLinear, Rank
@@ -24,6 +25,9 @@ class Lora(Section):
     """Low-rank changes of attention; only they are trained and sent."""
 
     kind: Literal["lora"] = "lora"
+    blocks: Blocks = "all"
+    """Changed blocks of the encoder: `all`, `last-3` (the last three; any number), or a list of
+    numbers from 0. What comes before the first of them is computed once for a case and kept."""
     rank: int = Field(4, ge=1, le=256)
     """Rank of every change."""
     alpha: float = Field(4.0, gt=0, le=1024)
@@ -46,33 +50,17 @@ class Lora(Section):
         encoder, transformer = model.sam.image_encoder, model.sam.mask_decoder.transformer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            changed = chosen_blocks(self.blocks, len(encoder.blocks))
             for number, block in enumerate(encoder.blocks):
-                encoder.blocks[number] = LowRankBlock(block, self.how)
+                if number in changed:
+                    block.attn.qkv = LowRankLinear(block.attn.qkv, "qkv", self.how)
+                encoder.blocks[number] = EncoderBlock(block)
             if self.decoder:
                 for number, block in enumerate(transformer.layers):
                     transformer.layers[number] = LowRankTwoWayBlock(block, self.how)
                 transformer.final_attn_token_to_image = LowRankAttention(
                     transformer.final_attn_token_to_image, self.how
                 )
-
-
-class LowRankBlock(nn.Module):
-    """A frozen SAM encoder block with a changed projection to query, key and value."""
-
-    sees_volumes = True  # for MedSam: takes `slices`
-
-    def __init__(self, block: Any, how: Rank) -> None:
-        super().__init__()
-        self.block: Any = block
-        block.attn.qkv = LowRankLinear(block.attn.qkv, "qkv", how)
-
-    def forward(self, tokens: Tensor, slices: int = 1) -> Tensor:
-        """`tokens (B * slices, H, W, C)` to the same shape, each slice by itself."""
-        block = self.block
-        projected = project(block.attn, block.norm1(tokens), slices)
-        tokens = tokens + within_slices(block.attn, projected, block.window_size)
-        out: Tensor = tokens + block.mlp(block.norm2(tokens))
-        return out
 
 
 class LowRankAttention(nn.Module):

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from medsa_model.adapters.conditioned import Condition
 from medsa_model.adapters.decoder import adapt_decoder
+from medsa_model.adapters.depth import Blocks, chosen_blocks
 from medsa_model.adapters.encoder import adapt_encoder
 from medsa_model.adapters.freeze import freeze
 from medsa_model.sam import MedSam
@@ -17,6 +18,9 @@ class Msa(Section):
     """Med-SA adapters; only they are trained and sent."""
 
     kind: Literal["msa"] = "msa"
+    blocks: Blocks = "all"
+    """Adapted blocks of the encoder: `all`, `last-3` (the last three; any number), or a list of
+    numbers from 0. What comes before the first of them is computed once for a case and kept."""
     ratio: float = Field(0.25, gt=0, le=1)
     """Hidden channels of an encoder adapter, as a share of the block's width."""
     scale: float = Field(0.5, gt=0, le=10)
@@ -58,7 +62,9 @@ class Msa(Section):
             decoder.iou_prediction_head.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapt_encoder(model.sam.image_encoder, self.ratio, self.scale, self.depth)
+            encoder = model.sam.image_encoder
+            adapted = chosen_blocks(self.blocks, len(encoder.blocks))
+            adapt_encoder(encoder, self.ratio, self.scale, self.depth, adapted)
             if self.decoder_width:
                 adapt_decoder(
                     decoder, self.decoder_width, self.scale, self.condition, self.condition_steps

@@ -18,19 +18,19 @@ BOX = ([], [], (4.0, 6.0, 30.0, 41.0))
 NOTHING = ([], [], None)
 
 
-def images(count: int) -> torch.Tensor:
-    return 255 * torch.rand(count, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+def images(count: int, size: int = 48) -> torch.Tensor:
+    return 255 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("condition", "steps"), CONDITIONS)
 @pytest.mark.parametrize("weights", ["random", "pretrained"])
 @torch.no_grad()
 def test_step_zero_equals_the_base_bit_for_bit(condition, steps, weights):
-    model = load_base("vit_tiny", 48, None, weights, 0).model
+    model = load_base("vit_tiny", 64, None, weights, 0).model
     prompt = collate([CLICKS, BOX, NOTHING])
-    before = model(images(3), prompt)
+    before = model(images(3, 64), prompt)
     Msa(condition=condition, condition_steps=steps).inject(model, 0)
-    assert torch.equal(model(images(3), prompt), before)
+    assert torch.equal(model(images(3, 64), prompt), before)
 
 
 @pytest.mark.parametrize(("condition", "steps"), CONDITIONS)

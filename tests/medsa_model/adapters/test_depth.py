@@ -150,12 +150,12 @@ def test_query_key_and_value_are_computed_once_for_both_directions(shake):
 )
 @torch.no_grad()
 def test_step_zero_is_sam_on_each_slice_bit_for_bit(weights, section, volumes, clicks):
-    model = load_base("vit_tiny", 48, None, weights, 0).model
-    image, prompt = volumes(2, 3), clicks(6)
+    model = load_base("vit_tiny", 64, None, weights, 0).model
+    image, prompt = volumes(2, 3, 64), clicks(6)
     before = model(image.transpose(1, 2).flatten(0, 1), prompt)
     section.inject(model, 0)
     found = model(image, prompt)
-    assert found.shape == (2, 1, 3, 48, 48)
+    assert found.shape == (2, 1, 3, 64, 64)
     assert torch.equal(found.transpose(1, 2).flatten(0, 1), before)
 
 
@@ -314,8 +314,8 @@ def test_depth_adapters_exist_only_when_asked_for(tiny):
 
 @torch.no_grad()
 def test_step_zero_of_vit_b_as_it_is_begun_bit_for_bit(volumes, clicks):
-    model = load_base("vit_b", 256, None, "random", 0).model
-    image = volumes(1, 2, 256)
+    model = load_base("vit_b", 224, None, "random", 0).model
+    image = volumes(1, 2, 224)
     before = model(image[0].transpose(0, 1), clicks(2))
     Msa(ratio=1 / 16, depth=True, condition="hyper").inject(model, 0)
     assert torch.equal(model(image, clicks(2))[0].transpose(0, 1), before)

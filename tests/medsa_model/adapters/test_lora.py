@@ -28,10 +28,10 @@ def images(count: int, size: int = 48) -> torch.Tensor:
 @pytest.mark.parametrize("weights", ["random", "pretrained"])
 @torch.no_grad()
 def test_step_zero_equals_the_base_bit_for_bit(section, weights):
-    model = load_base("vit_tiny", 48, None, weights, 0).model
-    before = model(images(3), collate(ROWS))
+    model = load_base("vit_tiny", 64, None, weights, 0).model
+    before = model(images(3, 64), collate(ROWS))
     section.inject(model, 0)
-    assert torch.equal(model(images(3), collate(ROWS)), before)
+    assert torch.equal(model(images(3, 64), collate(ROWS)), before)
 
 
 @torch.no_grad()
@@ -151,7 +151,7 @@ def test_frozen_tensors_never_change(tiny):
 
 @torch.no_grad()
 def test_step_zero_equals_vit_b_as_it_is_begun_bit_for_bit():
-    model = load_base("vit_b", 256, None, "random", 0).model
-    before = model(images(1, 256), collate(ROWS[:1]))
+    model = load_base("vit_b", 224, None, "random", 0).model
+    before = model(images(1, 224), collate(ROWS[:1]))
     Lora().inject(model, 0)
-    assert torch.equal(model(images(1, 256), collate(ROWS[:1])), before)
+    assert torch.equal(model(images(1, 224), collate(ROWS[:1])), before)
