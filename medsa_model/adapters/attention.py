@@ -103,7 +103,7 @@ def _mix(
         longer.append(_padding_bias(biases_h, biases_w, high, wide))
         keys, values = _with_padding(attention, keys, values, heads)
     queries = torch.cat([each.to(query.dtype) for each in longer], -1).flatten(1, 2)
-    mixed = attend(queries, keys, values)
+    mixed = attend(queries, keys, values, split.shape[-1])
     mixed = mixed.view(count, rows.count, columns.count, heads, high, wide, -1)
     return mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(*part.shape[:3], -1)
 

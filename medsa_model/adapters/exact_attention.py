@@ -8,6 +8,7 @@ rounding alone.
 On a CUDA device PyTorch's own fused attention does the same.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,20 +19,22 @@ from medsa_model.device import in_autocast_precision
 
 CHUNKED_FROM = 1024
 """Keys from which weights are not kept: 32 x 32 tokens, a frame of 512 pixels with vit_b."""
-ROWS = 512
-"""Queries of a chunk: with 4,096 keys their weights fill 4 MiB in bfloat16."""
+ROWS = 256
+"""Queries of a chunk: with 4,096 keys their weights fill 2 MiB in bfloat16."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, varying: int) -> Tensor:
     """softmax(query key^T) value, without a factor.
 
-    `query (N, T, c)`, `key (N, U, c)`, `value (N, U, v)`; returns (N, T, v).
+    `query (N, T, c)`, `key (N, U, c)`, `value (N, U, v)`; returns (N, T, v). The features of `key`
+    from number `varying` on are constants: their gradient is not needed, and may be zero.
     """
     if query.is_cuda:
         return _fused(query, key, value)
     if key.shape[1] < CHUNKED_FROM:
         return (query @ key.transpose(1, 2)).softmax(-1) @ value
-    out: Tensor = _Chunked.apply(*(in_autocast_precision(each) for each in (query, key, value)))
+    given = [in_autocast_precision(each) for each in (query, key, value)]
+    out: Tensor = _Chunked.apply(*given, varying)
     return out
 
 
@@ -45,42 +48,53 @@ def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class _Chunked(torch.autograd.Function):
-    """Attention of one sequence after the other, a chunk of queries at a time."""
+    """Attention of one sequence after the other, a chunk of queries at a time.
+
+    The weights of all chunks are written into the same memory.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, varying: int) -> Tensor:
         ctx.save_for_backward(query, key, value)
+        ctx.varying = varying
         out = value.new_empty(*query.shape[:2], value.shape[2])
+        scores = query.new_empty(min(ROWS, query.shape[1]), key.shape[1])
+        weights = torch.empty_like(scores)
         for number in range(len(query)):
             keys, values = key[number].t(), value[number]
-            for rows in _chunks(query.shape[1]):
-                weights = (query[number, rows] @ keys).softmax(-1)
-                torch.mm(weights, values, out=out[number, rows])
+            for queries, mixed in _in_chunks(query[number], out[number]):
+                torch.mm(queries, keys, out=scores[: len(queries)])
+                torch.softmax(scores[: len(queries)], -1, out=weights[: len(queries)])
+                torch.mm(weights[: len(queries)], values, out=mixed)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         (gradient,) = gradients
         exact = torch.promote_types(value.dtype, torch.float32)
-        of_query, of_key, of_value = (torch.empty_like(each) for each in (query, key, value))
+        of_query, of_key, of_value = (torch.zeros_like(each) for each in (query, key, value))
+        scores = query.new_empty(min(ROWS, query.shape[1]), key.shape[1])
+        weights, of_weights = torch.empty_like(scores), torch.empty_like(scores)
         for number in range(len(query)):
             keys, values = key[number], value[number]
-            # sums over chunks keep the digits of a single product
-            sum_key = torch.zeros_like(keys, dtype=exact)
-            sum_value = torch.zeros_like(values, dtype=exact)
-            for rows in _chunks(query.shape[1]):
-                queries, given = query[number, rows], gradient[number, rows]
-                weights = (queries @ keys.t()).softmax(-1)
-                sum_value += weights.t() @ given
-                of_scores = torch._softmax_backward_data(
-                    given @ values.t(), weights, -1, weights.dtype
-                )
-                torch.mm(of_scores, keys, out=of_query[number, rows])
-                sum_key += of_scores.t() @ queries
-            of_key[number], of_value[number] = sum_key, sum_value
-        return of_query, of_key, of_value
+            # transposed, and exact: sums over chunks keep the digits of a single product
+            sum_key = torch.zeros(ctx.varying, len(keys), dtype=exact, device=key.device)
+            sum_value = torch.zeros(values.shape[1], len(keys), dtype=exact, device=key.device)
+            chunks = _in_chunks(query[number], gradient[number], of_query[number])
+            for queries, given, wanted in chunks:
+                s, w, g = (each[: len(queries)] for each in (scores, weights, of_weights))
+                torch.mm(queries, keys.t(), out=s)
+                torch.softmax(s, -1, out=w)
+                sum_value += given.t() @ w
+                torch.mm(given, values.t(), out=g)
+                torch._softmax_backward_data(g, w, -1, w.dtype, grad_input=s)
+                torch.mm(s, keys, out=wanted)
+                sum_key += queries[:, : ctx.varying].t() @ s
+            of_key[number, :, : ctx.varying], of_value[number] = sum_key.t(), sum_value.t()
+        return of_query, of_key, of_value, None
 
 
-def _chunks(length: int) -> list[slice]:
-    return [slice(first, first + ROWS) for first in range(0, length, ROWS)]
+def _in_chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """`ROWS` rows of all `tensors` at a time."""
+    return zip(*(tensor.split(ROWS) for tensor in tensors), strict=True)
