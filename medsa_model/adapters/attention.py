@@ -151,8 +151,8 @@ def across_depth(attention: Any, projected: Tensor, slices: int) -> Tensor:
     count, height, width, channels = projected.shape
     volumes, places, heads = count // slices, height * width, int(attention.num_heads)
     tokens = projected.view(volumes, slices, places, 3, heads, -1)
-    q, k, v = tokens.permute(3, 0, 2, 4, 1, 5).flatten(1, 2).unbind(0)  # (B * H * W, heads, D, c)
-    mixed = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
+    q, k, v = tokens.permute(3, 0, 2, 4, 1, 5).flatten(1, 3)  # (B * H * W * heads, D, c) each
+    mixed = attend(attention.scale * q, k, v, k.shape[-1])
     mixed = mixed.view(volumes, places, heads, slices, -1).permute(0, 3, 1, 2, 4)
     out: Tensor = attention.proj(mixed.reshape(count, height, width, channels // 3))
     return out
