@@ -24,6 +24,7 @@ from client.policy import (
     read_run,
 )
 from client.privacy import Account, require_privacy
+from client.update import to_update
 from medsa_model import __version__
 from medsa_model.audit_log import record
 from medsa_model.config import RunConfig
@@ -31,7 +32,7 @@ from medsa_model.errors import AuditError, MedsaError
 from medsa_model.logs import logger
 from medsa_model.privacy.ledger import read_ledger
 from medsa_model.privacy.section import rounded, rounded_up
-from medsa_model.records import fingerprint, size_in_bytes, to_arrays, to_metrics
+from medsa_model.records import fingerprint, size_in_bytes, to_metrics
 from medsa_model.refusals import Reason, Refused
 from medsa_model.rejections import Code, Rejected
 from medsa_model.state import AdapterState, Manifest
@@ -104,6 +105,11 @@ def _note(site: Site, event: str, **facts: object) -> None:
         record(site.audit, event, **facts)
 
 
+def _print_of(site: Site, arrays: ArrayRecord) -> str:
+    """The fingerprint that a site's audit log notes; empty when it keeps none."""
+    return fingerprint(arrays) if site.audit else ""
+
+
 def _take_leave(site: Site, content: RecordDict) -> RecordDict:
     _note(site, "farewell")
     return RecordDict()
@@ -151,7 +157,7 @@ def _unpack_state(
 ) -> tuple[AdapterState, Manifest]:
     """Global state and its manifest, which fit the site's model; raises `Refused`."""
     check_size(size_in_bytes(arrays), site.limits)
-    manifest = site.built(config).manifest
+    manifest = site.built(config).manifest.sent_as(config.message.update)
     check_model(manifest, order["base"], order["manifest"])
     try:
         return read_state(arrays, manifest), manifest
@@ -171,7 +177,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     check_training(config, site.limits, len(cases), round_, site.has_volumes)
     state, manifest = _unpack_state(site, arrays, config, order)
     _note(site, "asked", what="train", run=config.name, sha256=config.sha256, round=round_ + 1,
-          state=fingerprint(arrays))  # fmt: skip
+          state=_print_of(site, arrays))  # fmt: skip
     count_training(site.counted, config, round_)
     accounts: list[Account] = []
 
@@ -187,12 +193,14 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     }
     if result.loss is not None:
         metrics["loss"] = result.loss
+    if result.waited is not None:
+        metrics["waited"] = result.waited
     if config.prompt.by_class:
         by_class = any(kind.by_class for kind in config.prompt.train_at(site.name))
         count = cases_annotated if config.privacy else cases_by_structure
         counts = count(site, config) if by_class else [0] * len(config.data.classes)
         metrics |= {f"cases/{n}": c for n, c in zip(config.data.classes, counts, strict=True)}
-    update = to_arrays(result.state, manifest.shapes)
+    update = to_update(site, config, manifest, result.state, state, round_)
     echo = _echo(config, manifest, round=str(round_))
     answer = RecordDict({"arrays": update, "metrics": to_metrics(metrics), "echo": echo})
     for account in accounts:
@@ -201,7 +209,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         _note(site, "privacy", round=round_ + 1, epsilon=account.epsilon, delta=account.delta,
              entries=len(account.entries))  # fmt: skip
     _note(site, "answered", what="train", round=round_ + 1, bytes=size_in_bytes(update),
-         state=fingerprint(update))  # fmt: skip
+         state=_print_of(site, update))  # fmt: skip
     return answer
 
 
@@ -215,7 +223,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         raise too_few
     state, manifest = _unpack_state(site, arrays, config, order)
     _note(site, "asked", what=part, run=config.name, sha256=config.sha256,
-          state=fingerprint(arrays))  # fmt: skip
+          state=_print_of(site, arrays))  # fmt: skip
     count_evaluation(site.counted, config, part)
     everything = evaluate_site(site, config, state, part)
     evaluation = everything.with_at_least(least)

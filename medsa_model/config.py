@@ -13,15 +13,18 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from medsa_model.adapters import Adapter, Msa
+from medsa_model.adapters import Adapter, Lora, Msa
+from medsa_model.adapters.depth import chosen_blocks
 from medsa_model.backbone import Model
 from medsa_model.config_problems import concerned, problems, replace_list
 from medsa_model.data import VOLUMES, DataSet
 from medsa_model.errors import ConfigError
 from medsa_model.evaluate_volumes import Volume
 from medsa_model.losses import Loss
+from medsa_model.message import MessageSettings
 from medsa_model.privacy.section import Privacy, rounded_up
 from medsa_model.prompts import Box, Click, NoPrompt, PromptKind
+from medsa_model.sam import ARCHITECTURES
 from medsa_model.section import Section
 from medsa_model.strategies import FedAvg, PrivateFedAvg, Strategy
 from medsa_model.train import Train
@@ -94,6 +97,8 @@ class RunConfig(Section):
     """Differential privacy for the patients of every site; empty: none."""
     evaluate: Evaluate = Evaluate()
     volume: Volume = Volume()
+    message: MessageSettings = MessageSettings()
+    """How updates cross."""
 
     @property
     def named_classes(self) -> int:
@@ -164,6 +169,42 @@ class RunConfig(Section):
             raise ValueError(
                 f"prompt.evaluate has a kind with followed, but data.kind {self.data.kind} has "
                 f"images without slices; expected {' or '.join(VOLUMES)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _private_steps_are_in_parts(self) -> typing.Self:
+        if self.privacy and self.train.accumulate > 1:
+            raise ValueError(
+                f"train.accumulate is {self.train.accumulate}, but with privacy a step is computed "
+                "in parts of train.batch_size patients already; expected 1, and a smaller "
+                "train.batch_size if memory is short"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_are_there(self) -> typing.Self:
+        if isinstance(self.adapter, Msa | Lora):
+            backbone = self.model.backbone
+            try:
+                chosen_blocks(self.adapter.blocks, ARCHITECTURES[backbone].depth)
+            except ValueError as error:
+                raise ValueError(f"adapter.blocks asks for {error} ({backbone})") from error
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_layers_are_multiplied(self) -> typing.Self:
+        if self.model.frozen == "float32":
+            return self
+        if self.train.precision != "bfloat16":
+            raise ValueError(
+                f"model.frozen is bfloat16, but train.precision is {self.train.precision}; "
+                "expected train.precision bfloat16, since such layers multiply nothing else"
+            )
+        if self.privacy:
+            raise ValueError(
+                "model.frozen is bfloat16 and there is a section privacy, which compares gradients "
+                "in float32 before every round; expected model.frozen float32"
             )
         return self
 

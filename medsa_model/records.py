@@ -1,16 +1,16 @@
 """Adapter states and metrics as Flower records. The only Flower import of the library.
 
-The tensors of a state travel end to end in one float32 array, in the order of the manifest, whose
-sha256 both sides compare: Flower asks for every array in requests of its own, and a state of a
-hundred small tensors would take longer to ask for than to train. Metrics travel as plain numbers.
+The tensors of a state travel in one array, coded as `update_coding.py` says, in the order of the
+manifest, whose sha256 both sides compare: Flower asks for every array in requests of its own, and a
+state of a hundred small tensors would take longer to ask for than to train. The array is said to be
+of what its reader makes of it, float32 in one dimension, and how it is coded stands in place of
+NumPy's format. Metrics travel as plain numbers.
 """
 
 import hashlib
-import io
 import secrets
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from flwr.app import Array
 from flwr.app import ArrayRecord as ArrayRecord
@@ -21,54 +21,49 @@ from flwr.common.serde import recorddict_to_proto
 
 from medsa_model.errors import ManifestError
 from medsa_model.state import AdapterState
+from medsa_model.update_coding import Shapes, decode, encode
 
 NAME = "adapters"
 NONCE = "nonce"
-Shapes = Mapping[str, tuple[int, ...]]
 
 
-def to_arrays(state: AdapterState, shapes: Shapes) -> ArrayRecord:
-    """The state as Flower's array record; `shapes` gives the order."""
-    flat = [state[name].reshape(-1) for name in shapes]
-    return ArrayRecord({NAME: Array((torch.cat(flat) if flat else torch.zeros(0)).numpy())})
+def to_arrays(
+    state: AdapterState, shapes: Shapes, reference: AdapterState | None = None,
+    kind: str = "lossless",
+) -> ArrayRecord:  # fmt: skip
+    """The state as Flower's array record, as its change against `reference` when there is one.
+
+    `shapes` gives the order, `kind` the coding.
+    """
+    return from_bytes(encode(state, reference, shapes, kind), shapes, kind)
 
 
-def to_state(arrays: ArrayRecord, shapes: Shapes) -> AdapterState:
+def from_bytes(data: bytes, shapes: Shapes, kind: str) -> ArrayRecord:
+    """An array record of a state that is coded already."""
+    return ArrayRecord({NAME: Array(*declared(shapes, kind), data)})
+
+
+def declared(shapes: Shapes, kind: str) -> tuple[str, tuple[int, ...], str]:
+    """What an array of a state is said to be: type, shape, and how it is coded."""
+    values = sum(torch.Size(shape).numel() for shape in shapes.values())
+    return "float32", (values,), f"fed-medsa {kind}"
+
+
+def to_state(
+    arrays: ArrayRecord, shapes: Shapes, reference: AdapterState | None = None,
+    kind: str = "lossless", unchecked: bool = False,
+) -> AdapterState:  # fmt: skip
     """The array record as an adapter state with tensors of its own.
 
-    Raises `ManifestError` when it is not one float32 array with as many values as `shapes` have.
+    Raises `ManifestError` when it is not one array as `to_arrays` makes it of the same `shapes`,
+    `reference` and `kind`.
     """
-    expected = sum(torch.Size(shape).numel() for shape in shapes.values())
     if list(arrays) != [NAME]:
         raise ManifestError(
             f"the state has {len(arrays)} arrays named {', '.join(list(arrays)[:5])}; expected one "
             f"named {NAME}"
         )
-    values = _read_flat(arrays[NAME].data, expected)
-    parts = torch.from_numpy(values).split([torch.Size(s).numel() for s in shapes.values()])
-    return {
-        name: part.reshape(shapes[name]).clone() for name, part in zip(shapes, parts, strict=True)
-    }
-
-
-def _read_flat(data: bytes, expected: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    """The values of a .npy file (format 1.0) of one dimension; raises `ManifestError`.
-
-    The header is compared before anything is allocated: it may promise more than any memory holds.
-    """
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise ManifestError(f"the array {NAME} cannot be read ({type(error).__name__})") from error
-    found = (version, shape, dtype, len(data) - file.tell())
-    if found != ((1, 0), (expected,), np.dtype("<f4"), 4 * expected):
-        raise ManifestError(
-            f"the array {NAME} is {dtype} of shape {shape} in {found[-1]} bytes, expected float32 "
-            f"of ({expected},): every site needs the same backbone and the same adapter section"
-        )
-    return np.frombuffer(data, np.float32, expected, file.tell()).copy()
+    return decode(arrays[NAME].data, reference, shapes, kind, unchecked)
 
 
 def unique(content: RecordDict) -> RecordDict:

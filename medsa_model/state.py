@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,26 @@ AdapterState = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Manifest:
-    """Names and shapes of an adapter state, and the base that it belongs to."""
+    """Names and shapes of an adapter state, the base that it belongs to, and how updates cross.
+
+    `updates` is one of `update_coding.KINDS`. On disk, where states are float32, it is "lossless".
+    """
 
     shapes: dict[str, tuple[int, ...]]
     base_sha256: str
     image_size: int
+    updates: str = "lossless"
 
-    @property
+    def sent_as(self, kind: str) -> "Manifest":
+        """The manifest of messages whose updates are of `kind`."""
+        return self if kind == self.updates else replace(self, updates=kind)
+
+    @cached_property
     def sha256(self) -> str:
         """Identity of the manifest: two sites with another one cannot be averaged."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
-    @property
+    @cached_property
     def size_in_bytes(self) -> int:
         """Bytes of the tensors as float32, without any framing."""
         return 4 * sum(torch.Size(shape).numel() for shape in self.shapes.values())
@@ -55,9 +64,16 @@ def load_adapter_state(model: nn.Module, state: AdapterState) -> None:
             parameter.copy_(state[name])
 
 
+def all_finite(state: AdapterState) -> bool:
+    """Whether no value is infinite or no number; many small tensors are looked at as one."""
+    flat = [tensor.reshape(-1) for tensor in state.values()]
+    return bool(torch.cat(flat).isfinite().all()) if flat else True
+
+
 def check_state(state: AdapterState, shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse a state with other names, shapes or types, or with values that are not finite."""
     problems = [f"missing {name}" for name in shapes if name not in state]
+    finite = all_finite(state)
     for name, tensor in state.items():
         if name not in shapes:
             problems.append(f"unknown {name}")
@@ -65,7 +81,7 @@ def check_state(state: AdapterState, shapes: dict[str, tuple[int, ...]]) -> None
             problems.append(f"{name} is {tuple(tensor.shape)}, expected {shapes[name]}")
         elif tensor.dtype != torch.float32:
             problems.append(f"{name} is {tensor.dtype}, expected torch.float32")
-        elif not bool(tensor.isfinite().all()):
+        elif not finite and not bool(tensor.isfinite().all()):
             problems.append(f"{name} has values that are not finite")
     if problems:
         listed = "\n  ".join(problems[:10])

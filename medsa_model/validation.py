@@ -5,6 +5,8 @@ Everything here raises `Rejected` with a code and nothing else, whatever a messa
 
 from collections.abc import Mapping
 
+import torch
+
 from medsa_model.errors import ManifestError
 from medsa_model.records import (
     NAME,
@@ -13,6 +15,7 @@ from medsa_model.records import (
     ConfigRecord,
     MetricRecord,
     RecordDict,
+    declared,
     size_in_bytes,
     to_state,
 )
@@ -20,9 +23,8 @@ from medsa_model.rejections import Code, Rejected
 from medsa_model.shown import clean, short
 from medsa_model.state import AdapterState, Manifest
 from medsa_model.strategies import LARGEST_VALUE
+from medsa_model.update_coding import largest_size
 
-SLACK = 1.02  # bytes of a message, as a multiple of the manifest's
-HEADER = 256  # bytes of a .npy header, rounded up
 Kinds = Mapping[str, type[ArrayRecord] | type[MetricRecord] | type[ConfigRecord]]
 Range = tuple[float, float]
 
@@ -63,37 +65,46 @@ def check_echo(record: ConfigRecord, expected: Mapping[str, str]) -> None:
         )  # fmt: skip
 
 
-def read_state(record: ArrayRecord, manifest: Manifest, unchecked: bool = False) -> AdapterState:
+def read_state(
+    record: ArrayRecord, manifest: Manifest, unchecked: bool = False,
+    reference: AdapterState | None = None,
+) -> AdapterState:  # fmt: skip
     """The adapter state of a message, which has the manifest's names and shapes, and is finite.
 
-    With `unchecked` its values are not looked at.
+    That of a site's answer is coded as the manifest says against `reference`, the state that the
+    site was sent; that of an order has none. With `unchecked` its values are not looked at.
     """
-    values = manifest.size_in_bytes // 4
+    kind = "lossless" if reference is None else manifest.updates
     if [*record] != [NAME]:
         names = ", ".join(clean(str(name))[:40] for name in list(record)[:5])
         raise Rejected(
             Code.ARRAYS, f"it has {len(record)} arrays ({names}), expected one named {NAME}"
         )
     array = record[NAME]
-    size, most = size_in_bytes(record), SLACK * manifest.size_in_bytes + HEADER
+    size, most = size_in_bytes(record), largest_size(manifest.shapes, kind)
     if size > most:
-        raise Rejected(Code.BYTES, f"its array has {size} bytes, expected at most {most:.0f}")
-    declared = (array.dtype, tuple(array.shape), array.stype)
-    if declared != ("float32", (values,), "numpy.ndarray"):
+        raise Rejected(Code.BYTES, f"its array has {size} bytes, expected at most {most}")
+    expected = declared(manifest.shapes, kind)
+    if (array.dtype, tuple(array.shape), array.stype) != expected:
         raise Rejected(
             Code.DECLARED, f"its array is said to be {short(array.dtype)} of shape "
-            f"{short(tuple(array.shape))} ({short(array.stype)}), expected float32 of ({values},): "
-            "every site needs the same backbone and the same adapter section",
+            f"{short(tuple(array.shape))} ({short(array.stype)}), expected {expected[0]} of "
+            f"{expected[1]} ({expected[2]}): every site needs the same backbone, the same adapter "
+            "section and the same version of fed-medsa",
         )  # fmt: skip
     try:
-        state = to_state(record, manifest.shapes)
+        state = to_state(record, manifest.shapes, reference, kind, unchecked)
+    except Rejected:
+        raise
     except ManifestError as error:
         raise Rejected(Code.HEADER, str(error)) from error
     except MemoryError:  # the reader's own
         raise
     except Exception as error:  # whatever a reader meets in what somebody else wrote
         raise Rejected(Code.HEADER, f"it cannot be read ({type(error).__name__})") from error
-    for name, tensor in state.items() if not unchecked else ():
+    if unchecked or _in_range(state):
+        return state
+    for name, tensor in state.items():
         if not bool(tensor.isfinite().all()):
             raise Rejected(Code.NOT_FINITE, f"{name} has values that are not finite")
         largest = float(tensor.abs().max()) if tensor.numel() else 0.0
@@ -105,12 +116,21 @@ def read_state(record: ArrayRecord, manifest: Manifest, unchecked: bool = False)
     return state
 
 
+def _in_range(state: AdapterState) -> bool:
+    """Whether all values are finite and small enough; many small tensors are looked at as one."""
+    values = torch.cat([tensor.reshape(-1) for tensor in state.values()] or [torch.zeros(0)])
+    return not values.numel() or float(values.abs().max()) <= LARGEST_VALUE  # not of no number
+
+
 def read_numbers(
-    record: MetricRecord, needed: Mapping[str, Range], allowed: Mapping[str, Range] | None = None
+    record: Mapping[str, object],
+    needed: Mapping[str, Range],
+    allowed: Mapping[str, Range] | None = None,
 ) -> dict[str, int | float]:
     """The numbers of a record by name: all of `needed`, some of `allowed`, each in its range.
 
-    A range whose ends are `int` asks for a whole number.
+    `record` is a `MetricRecord` or a part of one. A range whose ends are `int` asks for a whole
+    number.
     """
     ranges = {**(allowed or {}), **needed}
     found = {name: value for name, value in record.items() if name != NONCE}

@@ -66,7 +66,7 @@ def run(_: Federation, config: RunConfig) -> str:
     ).manifest
     return (
         f"{config.name}: {config.rounds} rounds, {config.model.backbone}, base sha256 "
-        f"{manifest.base_sha256[:16]}, {manifest.size_in_bytes / 10**6:.2f} MB a message"
+        f"{manifest.base_sha256[:16]}, at most {manifest.size_in_bytes / 10**6:.2f} MB a message"
     )
 
 

@@ -35,6 +35,7 @@ def order(
     """The content of a train or evaluate message (global state, run, manifest) and what an answer
     to it has to repeat. `more` is `round` (0 is the first) or `part`.
     """
+    manifest = manifest.sent_as(config.message.update)
     record = {
         "run": config.for_sites(),
         "version": __version__,
@@ -69,10 +70,11 @@ def accept(
     """The update of a site that trained from `current`; raises `Rejected` when it must not enter
     the mean.
 
-    A site weighs no more than the `most_examples` training cases that it introduced itself with.
-    `echo` is what the order said, `structures` are those that the run asks for by their names. An
-    answer of a `private` run has records of its cost and its ledger, and no loss. With `unchecked`
-    its tensors may hold any values.
+    `manifest` says how updates of the run cross (`Manifest.sent_as`). A site weighs no more than
+    the `most_examples` training cases that it introduced itself with. `echo` is what the order
+    said, `structures` are those that the run asks for by their names. An answer of a `private` run
+    has records of its cost and its ledger, and no loss. With `unchecked` its tensors may hold any
+    values.
     """
     if answer.message.has_error():
         raise Rejected(answer.code or Code.ERROR, told(answer.message))
@@ -88,15 +90,15 @@ def accept(
     if not private:
         ranges["loss"] = (-float(LARGEST), float(LARGEST))
     ranges |= {f"cases/{name}": (0, most_examples) for name in structures}
-    metrics = content.metric_records["metrics"]
-    examples = metrics.get("num-examples")
+    allowed = {} if private else {"waited": wide}
+    metrics = dict(content.metric_records["metrics"])
+    examples = metrics.pop("num-examples", None)
     if type(examples) is not int or not 1 <= examples <= most_examples:
         raise Rejected(
             Code.WEIGHT, f"num-examples is {repr(examples)[:40]}, expected 1 to {most_examples}"
         )
-    numbers = read_numbers(metrics, {"num-examples": (1, most_examples), **ranges})
-    arrays = content.array_records["arrays"]
-    state = read_state(arrays, manifest, unchecked)
+    numbers = {"num-examples": examples, **read_numbers(metrics, ranges, allowed)}
+    state = read_state(content.array_records["arrays"], manifest, unchecked, current)
     counts = [int(numbers[f"cases/{name}"]) for name in structures]
     rows = {NAMES: counts} if structures else {}
     square = sum(

@@ -24,6 +24,7 @@ from server.strategy import Received, accept, order, too_long
 from server.study import Study
 
 AGAIN = (Code.ERROR, Code.UNREADABLE)  # another try may go well; else work is deterministic
+IN_MEMORY = 64 * 2**20  # bytes of a round's updates
 FOLDER = "updates"  # in the run directory, while a round lasts
 
 
@@ -98,12 +99,13 @@ def ask_to_train(
             study.reject(number, answer.site, code, str(rejected), "update",
                          state=state_of(answer), refusal=refusal_of(answer))  # fmt: skip
             continue
-        received[answer.site] = put_aside(study.run, got)
+        received[answer.site] = put_aside(study.run, got, len(received))
         metrics, norm = got.numbers, got.norm if math.isfinite(got.norm) else None
         study.note(
             "train", round=number, site=answer.site, loss=metrics.get("loss"),
             examples=metrics["num-examples"], images=metrics["images"],
-            seconds=metrics["seconds"], memory=metrics["memory"], norm=norm,
+            seconds=metrics["seconds"], waited=metrics.get("waited"), memory=metrics["memory"],
+            norm=norm,
             up_bytes=answer.received_bytes, down_bytes=answer.sent_bytes,
             state=state_of(answer),
         )  # fmt: skip
@@ -123,7 +125,8 @@ def judge(
         if private and answer.message.has_content():
             record_cost(study, answer, current.number + 1)
             check_ledger(study, answer)
-        return accept(answer, study.manifest, current.state, most_examples, echo, names, private,
+        manifest = study.manifest.sent_as(config.message.update)
+        return accept(answer, manifest, current.state, most_examples, echo, names, private,
                       study.rules.unchecked)  # fmt: skip
     except Rejected:
         raise
@@ -135,8 +138,12 @@ def judge(
         raise Rejected(Code.UNREADABLE, f"its answer cannot be read ({kind})") from error
 
 
-def put_aside(run: Path, received: Received) -> Received:
-    """The same with its state on disk: of all sites together memory would hold too much."""
+def put_aside(run: Path, received: Received, before: int) -> Received:
+    """The same with its state on disk, unless it and the `before` others of its size are small: of
+    all sites together memory would hold too much."""
+    size = sum(tensor.nbytes for tensor in received.update.state.values())
+    if (before + 1) * size <= IN_MEMORY:
+        return received
     folder = run / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     count = sum(1 for _ in folder.iterdir())

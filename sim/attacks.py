@@ -5,7 +5,7 @@ own test cases are scored in no row. Attacks as in Blanchard et al. 2017, "Machi
 adversaries", and Fang et al. 2020, "Local model poisoning attacks", section 5.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -19,7 +19,7 @@ from medsa_model.data.patients import generator
 from medsa_model.data.sample import Case, Sample
 from medsa_model.records import to_arrays, to_state
 from medsa_model.section import Section
-from medsa_model.state import AdapterState
+from medsa_model.state import AdapterState, Manifest
 
 Answering = Callable[[Message, Context], Message]
 
@@ -57,9 +57,12 @@ def _flipped(load: Callable[[], Sample]) -> Sample:
 
 def attacking(
     attack: Attack, attackers: Collection[str], name_of: Callable[[Context], str],
-    shapes_of: Callable[[], Mapping[str, tuple[int, ...]]],
+    manifest_of: Callable[[], Manifest],
 ) -> Mod:  # fmt: skip
-    """A mod of Flower's ClientApp that changes what `attackers` answer to training messages."""
+    """A mod of Flower's ClientApp that changes what `attackers` answer to training messages.
+
+    What they send is coded as the run says, or they would only be found out.
+    """
 
     def mod(message: Message, context: Context, answer: Answering) -> Message:
         reply = answer(message, context)
@@ -68,10 +71,12 @@ def attacking(
             or name_of(context) not in attackers
         ):  # fmt: skip
             return reply
-        shapes = shapes_of()
+        manifest = manifest_of()
+        shapes, kind = manifest.shapes, manifest.updates
         before = to_state(message.content.array_records["arrays"], shapes)
-        trained = to_state(reply.content.array_records["arrays"], shapes)
-        reply.content["arrays"] = to_arrays(changed(attack, before, trained), shapes)
+        trained = to_state(reply.content.array_records["arrays"], shapes, before, kind)
+        update = changed(attack, before, trained)
+        reply.content["arrays"] = to_arrays(update, shapes, before, kind)
         return reply
 
     return mod

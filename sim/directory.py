@@ -23,7 +23,7 @@ DRAFTS = (".config.yaml.draft", ".versions.json.draft")
 """What a start that failed half-way may leave."""
 WRITTEN = (
     "split.json", "metrics.jsonl", "summary.json", "report.json", "report.html", "progress.png",
-    "rounds", "rows", "examples", "ledgers", "receipts.json", "best", "final", *DRAFTS,
+    "rounds", "rows", "examples", "ledgers", "residues", "receipts.json", "best", "final", *DRAFTS,
     "config.yaml", "versions.json",
 )  # fmt: skip
 """In the order of removal: what tells a run directory goes last."""
@@ -89,7 +89,9 @@ def check_settings(config: SimulatedRun, run: Path) -> None:
     """Raise `ConfigError` with what differs when `run` was started with other settings."""
     before = load_simulation(run / "config.yaml").model_dump(mode="json")
     changed = differences(before, config.model_dump(mode="json"))
-    changed.pop("sim.processes", None)  # what a run that was short of memory has to change
+    # what a run that was short of memory has to change, and where a cluster is now
+    for key in ("sim.processes", "sim.memory_gigabytes", "sim.ray_address"):
+        changed.pop(key, None)
     if changed:
         lines = [f"  {key}: {old}, now {new}" for key, (old, new) in changed.items()]
         if len(lines) > LISTED:

@@ -48,9 +48,10 @@ def ask(
 def order(config: RunConfig, coordinator: Built | None = None, **more: str) -> RecordDict:
     """What the coordinator of `config` sends; `coordinator` when it has another model."""
     has = coordinator or built(config)
+    manifest = has.manifest.sent_as(config.message.update)
     record = {
-        "run": config.for_sites(), "version": "9.9", "base": has.manifest.base_sha256,
-        "manifest": has.manifest.sha256, **({} if "part" in more else {"round": "0"}), **more,
+        "run": config.for_sites(), "version": "9.9", "base": manifest.base_sha256,
+        "manifest": manifest.sha256, **({} if "part" in more else {"round": "0"}), **more,
     }  # fmt: skip
     return RecordDict(
         {

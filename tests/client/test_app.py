@@ -15,7 +15,7 @@ from medsa_model.data.sample import Case
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.errors import DataError
 from medsa_model.evaluate import evaluate
-from medsa_model.records import to_state
+from medsa_model.records import to_arrays, to_state
 from medsa_model.refusals import Reason
 from medsa_model.state import AdapterState, load_adapter_state
 from tests.client.messages import (
@@ -32,7 +32,7 @@ from tests.client.messages import (
     reason,
 )  # fmt: skip
 
-METRICS = {"num-examples", "images", "loss", "seconds", "memory"}
+METRICS = {"num-examples", "images", "loss", "seconds", "memory", "waited"}
 PATH = "/hospital/images"
 SECRET = f"{PATH}/{PATIENT}.png of {CASE}"
 
@@ -75,7 +75,7 @@ def test_train_answers_what_the_manifest_promises(site):
             "manifest": built(config).manifest.sha256}  # fmt: skip
     assert dict(reply.content.config_records["echo"]) == echo
     shapes = built(config).manifest.shapes
-    state = to_state(reply.content.array_records["arrays"], shapes)
+    state = to_state(reply.content.array_records["arrays"], shapes, built(config).initial)
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
     assert list(state) == list(shapes)
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in state.values())
@@ -99,7 +99,7 @@ def test_training_begins_at_the_state_that_was_sent(site):
     def answer() -> AdapterState:
         reply = ask(lambda _: site, "train", order(config))
         shapes = built(config).manifest.shapes
-        return to_state(reply.content.array_records["arrays"], shapes)
+        return to_state(reply.content.array_records["arrays"], shapes, built(config).initial)
 
     one, two = answer(), answer()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -132,7 +132,7 @@ def test_a_state_that_does_not_fit_is_refused(site, kind):
     for arrays, word in (
         (ArrayRecord({"w": torch.zeros(2)}), "expected one named adapters"),
         (ArrayRecord({"adapters": torch.zeros(2)}), "expected float32 of"),
-        (ArrayRecord({"adapters": torch.full((158_688,), torch.nan)}), "not finite"),
+        (to_arrays({"w": torch.full((158_688,), torch.nan)}, {"w": (158_688,)}), "not finite"),
     ):
         content["arrays"] = arrays
         assert word in reason(ask(lambda _: site, kind, content), Reason.OTHER_TENSORS)

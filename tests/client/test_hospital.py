@@ -6,7 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from client.hospital import Site, cases_by_structure, evaluate_site, train_site
+from client.hospital import (
+    Site,
+    cases_by_structure,
+    evaluate_site,
+    tell_of_no_use,
+    train_site,
+)
 from medsa_model.backbone import embedded_backbone
 from medsa_model.build import Built, build
 from medsa_model.config import RunConfig
@@ -15,7 +21,9 @@ from medsa_model.data.phantom import Phantom
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.data.volume_frames import FramedVolume
+from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState
+from medsa_model.tensor_store import TensorStore
 from medsa_model.train import FitResult
 
 CPU = torch.device("cpu")
@@ -207,3 +215,70 @@ def test_other_settings_are_counted_anew(looked_at):
     found = [cases_by_structure(site, config) for config in (own, own, coarse, coarse, own)]
     assert found == [[1, 1], [1, 1], [1, 0], [1, 0], [1, 1]]
     assert looked_at == [0, 0, 0]
+
+
+def last_blocks(**more: object) -> RunConfig:
+    adapter = {"kind": "msa", "blocks": "last-1"}
+    return RunConfig.model_validate(CONFIG.model_dump() | {"adapter": adapter} | more)
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """How many images or slices went through the frozen blocks at once."""
+    counts, whole = [], MedSam.prefix
+
+    def noted(self: MedSam, image: torch.Tensor) -> torch.Tensor:
+        counts.append(len(image) * (image.shape[2] if image.dim() == 5 else 1))
+        return whole(self, image)
+
+    monkeypatch.setattr(MedSam, "prefix", noted)
+    return counts
+
+
+def precise(**more: object) -> dict[str, object]:
+    return {**CONFIG.train.model_dump(exclude_none=True), "precision": "float32", **more}
+
+
+def test_rounds_with_a_cache_are_those_without_one(site, encoded):
+    config = last_blocks(train=precise(augment=False))
+    first = build(config.model, config.adapter, config.seed, CPU).initial
+    plain = [train_site(site, config, first, round_).state for round_ in range(3)]
+    before = evaluate_site(site, config, plain[0], "val")
+    encoded.clear()
+    site.cache = TensorStore(10**9)
+    for round_, state in enumerate(plain):
+        assert same(train_site(site, config, first, round_).state, state)
+        assert evaluate_site(site, config, plain[0], "val") == before
+    assert encoded == [1] * 4  # three cases of training and one of validation
+
+
+def test_sites_may_share_a_cache_and_adapters_in_all_blocks_use_none(site, coordinator, encoded):
+    config = last_blocks(train=precise(augment=False))
+    first = build(config.model, config.adapter, config.seed, CPU).initial
+    site.cache = TensorStore(10**9)
+    other = dataclasses.replace(site, name="site_b")
+    train_site(site, config, first, 0)
+    train_site(other, config, first, 0)
+    train_site(other, config, first, 1)
+    assert len(encoded) == 3 == len(site.cache)
+    train(site, coordinator)
+    assert len(site.cache) == 3
+
+
+def test_of_volumes_with_changes_of_brightness_nothing_is_kept_and_it_is_said_once(
+    encoded, caplog, monkeypatch
+):
+    monkeypatch.setattr("client.hospital.logger.propagate", True)
+    caplog.set_level("INFO")
+    tell_of_no_use.cache_clear()
+    cases = Phantom(sites=1, cases_per_site=2, size=32, slices=8).open()
+    site = Site("site_a", {"train": cases}, CPU, cache=TensorStore(10**9))
+    more = {"data": {"kind": "phantom"}, "volume": {"slices": 2, "overlap": 0}}
+    config = last_blocks(train=precise(), **more)
+    first = build(config.model, config.adapter, config.seed, CPU).initial
+    for round_ in range(2):
+        train_site(site, config, first, round_)
+    assert len(site.cache) == 0 and encoded == [4] * 4
+    assert caplog.text.count("nothing of the frozen blocks is kept") == 1
+    train_site(site, last_blocks(train=precise(augment=False), **more), first, 0)
+    assert len(site.cache) > 0 and set(encoded[4:]) == {1}

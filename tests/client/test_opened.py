@@ -95,6 +95,21 @@ def test_what_the_yaml_says_reaches_the_site(tmp_path):
     assert site.counted == tmp_path / "state" / "counted.json"
 
 
+def test_a_site_has_a_cache_in_memory_and_on_disk_as_it_says(tmp_path):
+    plain = open_site(config(tmp_path))
+    assert plain.cache is not None and plain.workers == 0
+    assert plain.cache.most == 2 * 10**9 and plain.cache.folder is None
+    assert open_site(config(tmp_path, cache_megabytes=0)).cache is None
+    more = {"cache_megabytes": 0, "cache_folder": "kept", "cache_folder_megabytes": 0.5}
+    cache = open_site(config(tmp_path, **more)).cache
+    assert cache is not None and cache.most == 0 and cache.folder is not None
+    assert cache.folder.place == tmp_path / "kept" and cache.folder.most == 500_000
+    assert cache.folder.place.stat().st_mode & 0o777 == 0o700
+    cache.folder.place.chmod(0o750)
+    with pytest.raises(ConfigError, match="kept is open to other accounts"):
+        open_site(config(tmp_path, **more))
+
+
 def test_a_folder_beside_the_yaml(tmp_path):
     data = folder(tmp_path, *NAMES) | {"classes": ["lesion"]}
     site = open_site(config(tmp_path, data=data, origin=None))

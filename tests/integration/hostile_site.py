@@ -16,13 +16,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import cli, join, worker
 from client.app import make_app
 from medsa_model.child import start
-from medsa_model.records import NAME
+from medsa_model.records import NAME, to_arrays, to_state
 
 VARIABLE = "HOSTILE_KINDS"  # how the worker learns its kinds
 Values = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -37,9 +38,18 @@ class Opens:
         return Path.touch, (Path("unpickled").absolute(),)
 
 
-def values_of(content: RecordDict) -> Values:
-    """A copy of the values of an answer or an order."""
-    return content.array_records["arrays"][NAME].numpy().copy()
+def values_of(content: RecordDict, current: Values | None = None) -> Values:
+    """The values of an order, or those of an answer to one with the state `current`."""
+    arrays = content.array_records["arrays"]
+    state = None if current is None else {"all": torch.from_numpy(current)}
+    return to_state(arrays, {"all": arrays[NAME].shape}, state)["all"].numpy()
+
+
+def coded(values: Values, current: Values | None = None) -> Array:
+    """Any values as an update that is well made."""
+    shapes = {"all": values.shape}
+    reference = None if current is None else {"all": torch.from_numpy(current)}
+    return to_arrays({"all": torch.from_numpy(values.copy())}, shapes, reference)[NAME]
 
 
 def with_array(content: RecordDict, array: Array, name: str = NAME) -> RecordDict:
@@ -55,24 +65,25 @@ def with_bytes(content: RecordDict, data: bytes) -> RecordDict:
 
 def nan(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
     """One value is not a number."""
-    values = values_of(content)
+    values = values_of(content, current)
     values[len(values) // 2] = np.nan
-    return with_array(content, Array(values))
+    return with_array(content, coded(values, current))
 
 
 def thousandfold(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
     """A change a thousand times as long."""
-    return with_array(content, Array(current + np.float32(1000) * (values_of(content) - current)))
+    change = values_of(content, current) - current
+    return with_array(content, coded(current + np.float32(1000) * change, current))
 
 
 def shape(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
     """A value less."""
-    return with_array(content, Array(values_of(content)[1:]))
+    return with_array(content, coded(values_of(content, current)[1:], current[1:]))
 
 
 def name(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
     """An array of another name."""
-    return with_array(content, Array(values_of(content)), "backbone")
+    return with_array(content, content.array_records["arrays"][NAME], "backbone")
 
 
 def text(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
@@ -94,7 +105,7 @@ def truncated(content: RecordDict, current: Values, before: RecordDict | None) -
 
 def double(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
     """The same values as float64."""
-    return with_array(content, Array(values_of(content).astype(np.float64)))
+    return with_array(content, Array(values_of(content, current).astype(np.float64)))
 
 
 def no_metrics(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
@@ -111,8 +122,8 @@ def pickled(content: RecordDict, current: Values, before: RecordDict | None) -> 
 
 def tenfold(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:
     """Ten times as many values, all different."""
-    values = values_of(content)
-    return with_array(content, Array(np.arange(10 * len(values), dtype=np.float32)))
+    values = np.random.default_rng(0).random(10 * len(current), np.float32)
+    return with_array(content, coded(values))
 
 
 def echo(content: RecordDict, current: Values, before: RecordDict | None) -> RecordDict:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from medsa_model.records import unique
 from medsa_model.rejections import Code, Rejected
 from medsa_model.state import Manifest
+from medsa_model.update_coding import encode
 from medsa_model.validation import (
     check_echo,
     check_records,
@@ -31,26 +32,29 @@ NAMES = st.sampled_from(
 KIND = st.sampled_from(["float32", "float64", "<f4", "object", ""])
 SHAPE = st.lists(st.integers(-1, 5), max_size=3).map(tuple)
 GOOD = np.arange(4, dtype=np.float32)
+LOSSLESS = "fed-medsa lossless"
 
 
-def npy(values: np.ndarray) -> bytes:
-    return Array(values).data
+def coded(values: np.ndarray) -> bytes:
+    return encode({"w": torch.from_numpy(values).reshape(2, 2)}, None, MANIFEST.shapes, "lossless")
 
 
 FILES = st.one_of(
     st.binary(max_size=200),
-    st.sampled_from([npy(GOOD), npy(GOOD)[:-1], npy(GOOD.astype(np.int32)), npy(GOOD * np.nan)]),
-    st.builds(lambda cut, by: npy(GOOD)[:cut] + by, st.integers(0, 150), st.binary(max_size=40)),
+    st.sampled_from([coded(GOOD), coded(GOOD)[:-1], Array(GOOD).data, coded(GOOD * np.nan)]),
+    st.builds(lambda cut, by: coded(GOOD)[:cut] + by, st.integers(0, 66), st.binary(max_size=40)),
     st.builds(
-        lambda at, by: npy(GOOD)[:at] + bytes([by]) + npy(GOOD)[at + 1 :],
-        st.integers(0, 143), st.integers(0, 255),
+        lambda at, by: coded(GOOD)[:at] + bytes([by]) + coded(GOOD)[at + 1 :],
+        st.integers(0, 65), st.integers(0, 255),
     ),
 )  # fmt: skip
 ARRAYS = st.dictionaries(
-    NAMES, st.builds(Array, KIND, SHAPE, st.sampled_from(["numpy.ndarray", "x"]), FILES), max_size=2
+    NAMES,
+    st.builds(Array, KIND, SHAPE, st.sampled_from([LOSSLESS, "numpy.ndarray"]), FILES),
+    max_size=2,
 ).map(ArrayRecord)
 GOOD_ARRAYS = FILES.map(
-    lambda data: ArrayRecord({"adapters": Array("float32", (4,), "numpy.ndarray", data)})
+    lambda data: ArrayRecord({"adapters": Array("float32", (4,), LOSSLESS, data)})
 )
 PLAIN = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.just(3)
 METRICS = st.dictionaries(NAMES, PLAIN | st.lists(st.integers(0, 9), max_size=2), max_size=4).map(
@@ -109,7 +113,7 @@ def test_settings_and_numbers_are_read_or_rejected(settings_, numbers):
 
 def good() -> RecordDict:
     return RecordDict({
-        "arrays": ArrayRecord({"adapters": Array(GOOD)}),
+        "arrays": ArrayRecord({"adapters": Array("float32", (4,), LOSSLESS, coded(GOOD))}),
         "metrics": MetricRecord({"num-examples": 3, "loss": 0.5}),
         "echo": ConfigRecord(dict(ECHO)),
     })  # fmt: skip
@@ -136,10 +140,10 @@ def test_a_flag_is_no_number():
         read_numbers({"num-examples": True, "loss": 0.5}, NUMBERS)
 
 
-@pytest.mark.parametrize(("size", "code"), [(264, Code.HEADER), (290, Code.BYTES)])
+@pytest.mark.parametrize(("size", "code"), [(66, Code.HEADER), (67, Code.BYTES)])
 def test_bytes_are_counted_before_anything_is_read(size, code):
-    """Four float32 are 16 bytes, and 2 % more; a header has 256 at most: 272 bytes."""
-    array = Array("float32", (4,), "numpy.ndarray", bytes(size))
+    """Four float32 are four planes of 4 bytes, each with a head of 9, behind a head of 14."""
+    array = Array("float32", (4,), LOSSLESS, bytes(size))
     with pytest.raises(Rejected) as caught:
         read_state(ArrayRecord({"adapters": array}), MANIFEST)
     assert caught.value.code == code

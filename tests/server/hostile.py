@@ -1,25 +1,85 @@
 """What a hostile or broken site can answer to a training message, and what must become of it.
 
 `CASES`: name -> (how an honest answer is changed, the code of its rejection; `None`: it is valid,
-and what it does to the model is the business of the strategy).
+and what it does to the model is the business of the strategy). They are of a run whose updates are
+lossless; those of the others are in `hostile_lossy.py`.
 """
 
 import io
 import math
 import pickle
+import struct
 import zlib
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord
 from numpy.typing import NDArray
 
+from medsa_model.byte_planes import HEAD as PLANE
+from medsa_model.byte_planes import PACKED, STORED
+from medsa_model.records import to_state
 from medsa_model.rejections import Code
+from medsa_model.state import Manifest
+from medsa_model.update_coding import HEAD, encode
 
 Change = Callable[[Message, NDArray[np.float32]], None]
 """Changes an answer; the array is the state that the site was sent, flat."""
 SITES = 7
 CASES_OF_SITE = 40
+MANIFEST = Manifest({"block.w": (16, 10), "block.b": (16,)}, "0" * 64, 48)
+LOSSLESS = "fed-medsa lossless"
+
+
+def flat(sent: ArrayRecord) -> NDArray[np.float32]:
+    """The values of the state in an order, end to end."""
+    return torch.cat([t.reshape(-1) for t in to_state(sent, MANIFEST.shapes).values()]).numpy()
+
+
+def coded(
+    values: NDArray[np.float32], sent: NDArray[np.float32] | None, kind: str = "lossless"
+) -> bytes:
+    """`values` of any number as the change against `sent`."""
+    shapes = MANIFEST.shapes if values.size == 176 else {"all": values.shape}
+    states = []
+    for array in (values, values if sent is None else sent):
+        parts = torch.from_numpy(array.copy()).split([math.prod(s) for s in shapes.values()])
+        states.append({n: p.reshape(s) for (n, s), p in zip(shapes.items(), parts, strict=True)})
+    return encode(states[0], None if sent is None else states[1], shapes, kind)
+
+
+def honest_bytes(sent: NDArray[np.float32]) -> bytes:
+    return coded(sent + np.float32(0.1), sent)
+
+
+def with_planes(sent: NDArray[np.float32], *planes: tuple[int, int, bytes]) -> bytes:
+    """The head of an honest answer, and behind it planes by way, said length and content."""
+    head = honest_bytes(sent)[: HEAD.size]
+    return head + b"".join(PLANE.pack(way, length) + content for way, length, content in planes)
+
+
+def deflated(content: bytes, more: bytes = b"", cut: int = 0) -> tuple[int, int, bytes]:
+    """A packed plane, with bytes behind its stream, or without its last ones."""
+    packed = zlib.compress(content)
+    packed = packed[: len(packed) - cut] + more
+    return PACKED, len(packed), packed
+
+
+def head(version: int, kind: int, count: int, checksum: int | None = None) -> Change:
+    """An honest answer under another head."""
+
+    def make(sent: NDArray[np.float32]) -> ArrayRecord:
+        data = honest_bytes(sent)
+        crc = HEAD.unpack(data[: HEAD.size])[3] if checksum is None else checksum
+        return says("float32", sent.shape, HEAD.pack(version, kind, count, crc) + data[HEAD.size :])
+
+    return record(make)
+
+
+def raw(make: Callable[[NDArray[np.float32]], bytes]) -> Change:
+    """Other bytes under a proper declaration."""
+    return record(lambda sent: says("float32", sent.shape, make(sent)))
 
 
 def packed(values: NDArray[np.generic], **more: object) -> bytes:
@@ -31,14 +91,19 @@ def packed(values: NDArray[np.generic], **more: object) -> bytes:
 
 def says(kind: str, shape: tuple[int, ...], data: bytes, name: str = "adapters") -> ArrayRecord:
     """An array that is declared in one way and may be another."""
-    return ArrayRecord({name: Array(kind, shape, "numpy.ndarray", data)})
+    return ArrayRecord({name: Array(kind, shape, LOSSLESS, data)})
 
 
 def arrays(values: Callable[[NDArray[np.float32]], NDArray[np.generic]]) -> Change:
-    """Another array in place of the state, which `values` makes of what was sent."""
+    """Another array in place of the state, which `values` makes of what was sent; properly coded
+    when it is one of float32."""
 
     def change(reply: Message, sent: NDArray[np.float32]) -> None:
-        reply.content["arrays"] = ArrayRecord({"adapters": Array(np.asarray(values(sent)))})
+        made = np.asarray(values(sent))
+        data = made.tobytes()
+        if made.dtype == np.float32:
+            data = coded(made.reshape(-1), sent if made.size == sent.size else None)
+        reply.content["arrays"] = says(str(made.dtype), made.shape, data)
 
     return change
 
@@ -151,30 +216,77 @@ CASES: dict[str, tuple[Change, Code | None]] = {
     "int32": (arrays(lambda s: s.astype(np.int32)), Code.DECLARED),
     "complex64": (arrays(lambda s: s.astype(np.complex64)), Code.BYTES),
     "text": (arrays(lambda s: np.array(["DOE^JOHN"])), Code.DECLARED),
-    "big-endian": (record(lambda s: says("float32", s.shape, packed(s.astype(">f4")))),
-                   Code.HEADER),
-    "objects": (record(pickled), Code.HEADER),
-    "a pickle": (record(lambda s: says("float32", s.shape, pickle.dumps([1]))), Code.HEADER),
-    "no .npy file": (record(lambda s: says("float32", s.shape, b"no numbers")), Code.HEADER),
-    "an empty file": (record(lambda s: says("float32", s.shape, b"")), Code.HEADER),
-    "truncated": (record(lambda s: says("float32", s.shape, packed(s)[:-5])), Code.HEADER),
-    "bytes behind": (record(lambda s: says("float32", s.shape, packed(s) + b"more")), Code.HEADER),
-    "compressed": (record(lambda s: says("float32", s.shape, zlib.compress(packed(s)))),
-                   Code.HEADER),
-    "a header that lies": (
-        record(lambda s: says("float32", s.shape, packed(np.zeros(s.size - 1, np.float32)))),
+    "big-endian": (
+        raw(lambda s: struct.pack(">BBQI", 1, 0, s.size, 0) + honest_bytes(s)[HEAD.size :]),
         Code.HEADER,
     ),
-    "a type that lies": (
-        record(lambda s: says("float32", s.shape, packed(s.view(np.int32)))), Code.HEADER,
+    "objects": (record(pickled), Code.HEADER),
+    "a pickle": (raw(lambda s: pickle.dumps([1])), Code.HEADER),
+    "no update": (raw(lambda s: b"no numbers"), Code.HEADER),
+    "an empty file": (raw(lambda s: b""), Code.HEADER),
+    "a head alone": (raw(lambda s: honest_bytes(s)[: HEAD.size]), Code.HEADER),
+    "half a head": (raw(lambda s: honest_bytes(s)[: HEAD.size - 1]), Code.HEADER),
+    "truncated": (raw(lambda s: honest_bytes(s)[:-5]), Code.HEADER),
+    "truncated by a byte": (raw(lambda s: honest_bytes(s)[:-1]), Code.HEADER),
+    "bytes behind": (raw(lambda s: honest_bytes(s) + b"more"), Code.HEADER),
+    "a byte behind": (raw(lambda s: honest_bytes(s) + b"\0"), Code.HEADER),
+    "compressed": (raw(lambda s: zlib.compress(honest_bytes(s))), Code.HEADER),
+    "a .npy file": (raw(packed), Code.BYTES),
+    "a small .npy file": (raw(lambda s: packed(s[:9])), Code.HEADER),
+    "a header that lies": (head(1, 0, 175), Code.HEADER),
+    "a promise": (head(1, 0, 2**63), Code.HEADER),
+    "another version": (head(2, 0, 176), Code.HEADER),
+    "a kind that nobody knows": (head(1, 99, 176), Code.HEADER),
+    "a kind that lies": (head(1, 3, 176), Code.HEADER),
+    "a type that lies": (raw(lambda s: coded(s + np.float32(0.1), s, "int8")), Code.HEADER),
+    "another kind": (
+        record(lambda s: ArrayRecord({"adapters": Array(
+            "float32", s.shape, "fed-medsa int8", coded(s + np.float32(0.1), s, "int8"))})),
+        Code.DECLARED,
     ),
-    "a shape that lies": (record(lambda s: says("float32", (1, 1), packed(s))), Code.DECLARED),
+    "a NumPy array": (
+        record(lambda s: ArrayRecord({"adapters": Array(s[:9].copy())})), Code.DECLARED,
+    ),
+    "the change of another state": (
+        raw(lambda s: coded(s + np.float32(0.1), s + np.float32(1))), Code.HEADER,
+    ),
+    "a whole state": (raw(lambda s: coded(s, None)), Code.HEADER),
+    "a zip bomb": (raw(lambda s: with_planes(s, *[deflated(bytes(10**5))] * 4)), Code.HEADER),
+    "a large zip bomb": (raw(lambda s: with_planes(s, deflated(bytes(10**7)))), Code.BYTES),
+    "a plane that is too long": (
+        raw(lambda s: with_planes(s, *[deflated(bytes(177))] * 4)), Code.HEADER,
+    ),
+    "a plane that is too short": (
+        raw(lambda s: with_planes(s, *[deflated(bytes(175))] * 4)), Code.HEADER,
+    ),
+    "a stream that is cut": (
+        raw(lambda s: with_planes(s, *[deflated(bytes(176), cut=4)] * 4)), Code.HEADER,
+    ),
+    "a stream with bytes behind": (
+        raw(lambda s: with_planes(s, *[deflated(bytes(176), b"DOE^JOHN")] * 4)), Code.HEADER,
+    ),
+    "no stream": (raw(lambda s: with_planes(s, *[(PACKED, 9, b"DOE^JOHN!")] * 4)), Code.HEADER),
+    "a stored plane that is too short": (
+        raw(lambda s: with_planes(s, *[(STORED, 175, bytes(175))] * 4)), Code.HEADER,
+    ),
+    "an unknown way": (
+        raw(lambda s: with_planes(s, *[(2, 176, bytes(176))] * 4)), Code.HEADER,
+    ),
+    "a plane that promises": (
+        raw(lambda s: with_planes(s, (PACKED, 2**64 - 1, bytes(9)))), Code.HEADER,
+    ),
+    "a plane less": (raw(lambda s: with_planes(s, *[deflated(bytes(176))] * 3)), Code.HEADER),
+    "a plane more": (raw(lambda s: with_planes(s, *[deflated(bytes(176))] * 5)), Code.HEADER),
+    "planes of zeros": (raw(lambda s: with_planes(s, *[deflated(bytes(176))] * 4)), None),
+    "a shape that lies": (
+        record(lambda s: says("float32", (1, 1), honest_bytes(s))), Code.DECLARED,
+    ),
     "ten times as large": (arrays(lambda s: np.tile(s, 10)), Code.BYTES),
     "bytes behind, many": (
-        record(lambda s: says("float32", s.shape, packed(s) + bytes(10**6))), Code.BYTES,
+        raw(lambda s: honest_bytes(s) + bytes(10**6)), Code.BYTES,
     ),
     "another name": (
-        record(lambda s: says("float32", s.shape, packed(s), "backbone")), Code.ARRAYS,
+        record(lambda s: says("float32", s.shape, honest_bytes(s), "backbone")), Code.ARRAYS,
     ),
     "two arrays": (
         record(lambda s: ArrayRecord({name: Array(s) for name in ("adapters", "backbone")})),

@@ -1,17 +1,17 @@
 """What the coordinator accepts from a site."""
 
-import io
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from medsa_model.records import to_arrays
 from medsa_model.rejections import Code, Rejected
 from medsa_model.state import Manifest
+from medsa_model.update_coding import HEAD, encode
 from server.exchange import Answer, exchange
 from server.strategy import Received, accept, too_long
 from sim.grid import InProcessGrid
@@ -35,20 +35,20 @@ def answering(**records: ArrayRecord | MetricRecord | ConfigRecord) -> Answer:
 
 
 def arrays(*values: float) -> ArrayRecord:
-    return ArrayRecord({"adapters": Array(np.array(values, np.float32))})
+    state, shapes = {"w": torch.tensor(values)}, {"w": (len(values),)}
+    return to_arrays(state, shapes, BEFORE if len(values) == 2 else None)
 
 
 def raw(data: bytes) -> ArrayRecord:
     """An array of any content."""
-    return ArrayRecord({"adapters": Array("float32", (2,), "numpy.ndarray", data)})
+    return ArrayRecord({"adapters": Array("float32", (2,), "fed-medsa lossless", data)})
 
 
-def promising(values: int, more: bytes = b"", kind: str = "<f4") -> ArrayRecord:
-    """Two values behind a header that promises `values`."""
-    file = io.BytesIO()
-    header = {"descr": kind, "fortran_order": False, "shape": (values,)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return raw(file.getvalue() + bytes(8) + more)
+def promising(values: int) -> ArrayRecord:
+    """Two values behind a head that promises `values`."""
+    data = arrays(1.0, 2.0)["adapters"].data
+    version, kind, _, checksum = HEAD.unpack(data[: HEAD.size])
+    return raw(HEAD.pack(version, kind, values, checksum) + data[HEAD.size :])
 
 
 def accepted(
@@ -85,11 +85,16 @@ BAD = {
     "loss NaN": (
         {"metrics": MetricRecord({**metrics(1), "loss": math.nan})}, Code.METRICS, "its loss is nan"
     ),
-    "a promise": ({"arrays": promising(10**15)}, Code.HEADER, "float32 of shape .10+,. in 8 byte"),
-    "a byte more": ({"arrays": promising(2, b"\x01")}, Code.HEADER, "in 9 bytes, expected"),
-    "other numbers": ({"arrays": promising(2, kind="<i4")}, Code.HEADER, "is int32 of shape"),
+    "a promise": ({"arrays": promising(10**15)}, Code.HEADER, "has 10+ values, expected 2"),
+    "a byte more": (
+        {"arrays": raw(arrays(1.0, 2.0)["adapters"].data + b"\x01")}, Code.BYTES, "has 59 bytes"
+    ),
+    "other numbers": (
+        {"arrays": raw(encode(BEFORE, BEFORE, MANIFEST.shapes, "float16"))}, Code.HEADER,
+        "is of kind float16, expected lossless",
+    ),
     "no numbers": ({"arrays": raw(b"no numbers")}, Code.HEADER, "cannot be read"),
-    "many bytes": ({"arrays": raw(bytes(300))}, Code.BYTES, "has 300 bytes, expected at most 264"),
+    "many bytes": ({"arrays": raw(bytes(300))}, Code.BYTES, "has 300 bytes, expected at most 58"),
     "another question": (
         {"echo": ConfigRecord({**ECHO, "round": "2"})}, Code.ECHO, "round is 2, expected 3"
     ),

@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -25,7 +24,7 @@ from server.strategy import Received
 from server.study import Study
 from server.training_round import FOLDER, drop_too_long, judge, train_round
 from sim.grid import InProcessGrid
-from tests.server.hostile import CASES
+from tests.server.hostile import CASES, flat
 from tests.server.messages import echo_of
 from tests.server.test_hostile_updates import MANIFEST, START, honest
 
@@ -49,13 +48,13 @@ def grid(cases: dict[str, str], asked: list[str], names: tuple[str, ...] = NAMES
         values = {"num-examples": 10, "loss": 0.5, "seconds": 1.0, "images": 4, "memory": 1000}
         state = honest(names.index(site))
         content = {
-            "arrays": to_arrays(state, MANIFEST.shapes), "metrics": MetricRecord(values),
+            "arrays": to_arrays(state, MANIFEST.shapes, START), "metrics": MetricRecord(values),
             "echo": echo_of(message),
         }  # fmt: skip
         reply = Message(RecordDict(dict(content)), reply_to=message)
         if site in cases:
             sent: ArrayRecord = message.content.array_records["arrays"]
-            CASES[cases[site]][0](reply, np.array(sent["adapters"].numpy()))
+            CASES[cases[site]][0](reply, flat(sent))
         return reply
 
     return InProcessGrid(app, names)
@@ -195,9 +194,11 @@ def test_under_privacy_few_patients_may_have_longer_noise(tmp_path):
         assert refused == dropped and received.keys() == cases.keys() - dropped
 
 
-def test_updates_are_files_for_this_account_alone(tmp_path):
+def test_updates_are_files_for_this_account_alone(tmp_path, monkeypatch):
+    size = 4 * sum(tensor.numel() for tensor in start().state.values())
+    monkeypatch.setattr("server.training_round.IN_MEMORY", 2 * size)  # of the first two
     run = study(tmp_path, {}, [])
     updates = train_round(run, start(), None)
     kept = list((tmp_path / FOLDER).iterdir())
-    assert len(kept) == 4 and all(file.stat().st_mode & 0o077 == 0 for file in kept)
+    assert len(kept) == 2 and all(file.stat().st_mode & 0o077 == 0 for file in kept)
     assert updates["a"].state["block.w"].shape == (16, 10)
