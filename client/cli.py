@@ -22,6 +22,7 @@ from client.ledger import show_ledger
 from client.preflight import preflight
 from medsa_model.audit_log import NAME
 from medsa_model.errors import MedsaError
+from medsa_model.launcher import refuse_launcher
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.site_keys import make_key_pair
 
@@ -59,6 +60,10 @@ def take_part(words: list[str]) -> int:
     parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
     options = parser.parse_intermixed_args(words)
     set_up(options.verbose)
+    refuse_launcher(
+        "a site trains on one device, in one process; choose its GPU in the site YAML, such as "
+        "device: cuda:1"
+    )
     config = load_site(options.config, options.override)
     if options.check:
         return check(config, Console(markup=False, emoji=False))

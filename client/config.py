@@ -89,8 +89,21 @@ class SiteConfig(Section):
     split: SiteSplit = SiteSplit()
     device: str = "auto"
     """`auto` (the first GPU, else the processor) or a PyTorch device."""
-    workers: int = Field(0, ge=0)
-    """Processes that prepare training batches."""
+    workers: int | None = Field(None, ge=0)
+    """Threads that read images and prepare training batches beside the computation; empty: 4 when a
+    GPU computes, else 0."""
+    memory_gigabytes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Memory of the device that training may take, in 10^9 bytes; where a step needs more, blocks
+    are computed a second time in the backward pass, with the same result. Empty: 80 % of it."""
+    cache_megabytes: float = Field(2000, ge=0, allow_inf_nan=False)
+    """Memory, in 10^6 bytes, for what the frozen blocks before the first adapter make of images, so
+    that it is computed once; used by runs with adapters in the last blocks alone. 0: none."""
+    cache_folder: Path | None = None
+    """Private folder where this is kept over restarts as well; empty: in memory alone. It holds
+    activations computed from the patients' images, from which much of an image can be told: treat
+    it as you treat the images, and remove it with them."""
+    cache_folder_megabytes: float = Field(20_000, gt=0, allow_inf_nan=False)
+    """Most of `cache_folder`, in 10^6 bytes; what was not used longest goes first."""
     checkpoint: Path | None = None
     """This site's copy of the official SAM file; empty: the embedded backbone."""
     health: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
@@ -126,6 +139,8 @@ def load_site(path: Path, overrides: Sequence[str] = ()) -> SiteConfig:
     changes: dict[str, object] = {"key": place(config.key), "state": place(config.state)}
     if config.ledger:
         changes["ledger"] = place(config.ledger)
+    if config.cache_folder:
+        changes["cache_folder"] = place(config.cache_folder)
     if config.checkpoint:
         changes["checkpoint"] = place(config.checkpoint)
     if config.coordinator.ca:

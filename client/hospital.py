@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -19,11 +19,14 @@ from medsa_model.data.volume_frames import FramedVolume, to_volume_frame
 from medsa_model.errors import DataError
 from medsa_model.evaluate import Evaluation, evaluate
 from medsa_model.evaluate_volumes import predict_volume
+from medsa_model.logs import logger
+from medsa_model.prefix_cache import PrefixCache, has_prefix
 from medsa_model.privacy.accounting import NoisySteps
 from medsa_model.privacy.fit import fit_privately
 from medsa_model.privacy.patients import patients_of
 from medsa_model.privacy.section import rounded_up
 from medsa_model.state import AdapterState, load_adapter_state
+from medsa_model.tensor_store import TensorStore
 from medsa_model.train import FitResult, fit
 
 
@@ -32,13 +35,16 @@ class Site:
     """Opened once per process. `parts` are the cases of "train", "val" and "test".
 
     `checkpoint` is the site's own copy of the backbone's weights, `None` for the embedded one.
-    `workers` are processes that prepare batches. Training frames are kept in memory, in `kept`,
-    and what `cases_by_structure` has counted in them, in `counts`.
+    `workers` are threads that prepare batches. Training frames are kept in memory, in `kept`,
+    and what `cases_by_structure` has counted in them, in `counts`. `cache` keeps what the frozen
+    first blocks of the encoder make of images; without one all is computed anew.
+    `memory` is what training may take of the device in bytes, `None` for all there is.
     `classes` are the names of the structures in its masks, `None` when they are the run's own.
     `counted` is the file of `client/counted.py`; `None`, as in a simulation, counts nothing.
     `ledger` is that of differential privacy, without which the site takes part in no such run.
     `agreed` is the file with the settings of the run that the site agreed to.
     `audit` is the file of its audit log; `None`, as in a simulation, keeps none.
+    `residues` is its folder for what rounding leaves out of updates; `None` keeps nothing of it.
     """
 
     name: str
@@ -54,6 +60,9 @@ class Site:
     ledger: Path | None = None
     audit: Path | None = None
     agreed: Path | None = None
+    residues: Path | None = None
+    cache: TensorStore | None = field(default=None, repr=False)
+    memory: float | None = None
     counts: tuple[int, ...] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -81,13 +90,21 @@ class Site:
         if cases[0].volume:
             cut = partial(to_volume_frame, slice_distance=distance)
             return VolumeBatches(
-                Frames(cases, size, cut, self.kept), kinds, steps, train.batch_size,
+                Frames(cases, size, cut, self.kept, self.workers), kinds, steps, train.batch_size,
                 train.prompts_per_image, train.augment, config.volume.slices, seed,
             )  # fmt: skip
         return TrainingBatches(
-            Frames(cases, size, to_frame, self.kept), kinds, steps, train.batch_size,
+            Frames(cases, size, to_frame, self.kept, self.workers), kinds, steps, train.batch_size,
             train.prompts_per_image, train.augment, seed,
         )  # fmt: skip
+
+    def prefix_cache(self, config: RunConfig) -> PrefixCache | None:
+        """What is kept of the frozen first blocks in this run; `None` when there is none."""
+        built = self.built(config)
+        if self.cache is None or not has_prefix(built.model):
+            return None
+        frames = (config.model.frame, config.volume.slice_distance)
+        return PrefixCache(self.cache, built.manifest.base_sha256, frames)
 
 
 def train_site(
@@ -98,8 +115,10 @@ def train_site(
 
     `charge` is called before the first noisy step of differential privacy.
     """
-    built = site.built(config)
+    built, prefixes = site.built(config), site.prefix_cache(config)
     load_adapter_state(built.model, state)
+    if prefixes and site.has_volumes and config.train.augment:
+        tell_of_no_use()
     if config.privacy:
         planned = planned_steps(config)
         return fit_privately(
@@ -115,6 +134,8 @@ def train_site(
             config.strategy.proximal,
             config.prompt.corrections,
             charge,
+            prefixes,
+            site.memory,
         )
     return fit(
         built.model,
@@ -125,6 +146,17 @@ def train_site(
         config.strategy.proximal,
         site.workers,
         config.prompt.corrections,
+        prefixes,
+        site.memory,
+    )
+
+
+@cache
+def tell_of_no_use() -> None:
+    """Say once that nothing is kept of volumes whose brightness changes."""
+    logger.info(
+        "volumes are trained with changes of brightness and contrast, so that nothing of the "
+        "frozen blocks is kept; with train.augment false it is"
     )
 
 
@@ -143,6 +175,7 @@ def cases_by_structure(site: Site, config: RunConfig) -> list[int]:
     """
     frames = site.batches(config, 0).frames  # forgets counts that are of other settings
     if site.counts is None:
+        frames.read(range(len(frames)))
         shown = [
             frame.shown.any(1) if isinstance(frame, FramedVolume) else frame.mask.flatten(1).any(1)
             for frame in frames
@@ -158,6 +191,7 @@ def cases_annotated(site: Site, config: RunConfig) -> list[int]:
     and nothing of what its patients have.
     """
     frames = site.batches(config, 0).frames
+    frames.read(range(len(frames)))
     known = torch.zeros(len(config.data.classes), dtype=torch.bool)
     for frame in (frames[number] for number in range(len(frames))):
         known |= frame.labelled if isinstance(frame, FramedVolume) else True
@@ -171,4 +205,7 @@ def evaluate_site(site: Site, config: RunConfig, state: AdapterState, part: str)
     load_adapter_state(built.model, state)
     cases, kinds = site.parts.get(part, ()), config.prompt.evaluate
     volumes = partial(predict_volume, volume=config.volume)
-    return evaluate(built.model, cases, kinds, config.seed, config.train.precision, volumes)
+    return evaluate(
+        built.model, cases, kinds, config.seed, config.train.precision, volumes,
+        site.prefix_cache(config),
+    )  # fmt: skip

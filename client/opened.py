@@ -9,6 +9,7 @@ from client.hospital import Site
 from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.data import GENERATED
 from medsa_model.data.duplicates import Seen, find_duplicates
+from medsa_model.data.prefetch import threads_for
 from medsa_model.data.reading import Look, judge, look, read_each, refuse
 from medsa_model.data.sample import Case
 from medsa_model.data.sites_csv import WITHOUT
@@ -16,6 +17,8 @@ from medsa_model.data.split import Split, read_split, split_site, write_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
 from medsa_model.logs import logger
+from medsa_model.tensor_folder import TensorFolder
+from medsa_model.tensor_store import TensorStore
 
 AGREED = "run.json"  # beside the site YAML, from the kit
 TELLING = 5  # cases that are all of one kind by a mistake, and not by chance
@@ -37,19 +40,33 @@ def open_site(config: SiteConfig, settled: bool = True) -> Site:
             f"{', '.join(missing[:LISTED])}. Put them back, or move {config.state / 'split.json'} "
             "away to deal all cases anew (test cases then become training cases)"
         )
+    device = choose_device(config.device)
     return Site(
         config.site,
         {part: [cases[name] for name in names] for part, names in parts.items()},
-        choose_device(config.device),
+        device,
         config.checkpoint,
-        config.workers,
+        threads_for(config.workers, device),
         classes=config.data.classes,
         limits=config.limits,
         counted=config.state / "counted.json",
         ledger=config.ledger_file,
         audit=config.state / AUDIT,
         agreed=config.file.parent / AGREED,
+        residues=config.state / "residues",
+        cache=open_cache(config),
+        memory=config.memory_gigabytes and config.memory_gigabytes * 10**9,
     )
+
+
+def open_cache(config: SiteConfig) -> TensorStore | None:
+    """Where the site keeps activations of the frozen blocks; raises `ConfigError`."""
+    folder = None
+    if config.cache_folder:
+        folder = TensorFolder(config.cache_folder, round(config.cache_folder_megabytes * 10**6))
+    if not config.cache_megabytes and folder is None:
+        return None
+    return TensorStore(round(config.cache_megabytes * 10**6), folder)
 
 
 def open_cases(config: SiteConfig) -> list[Case]:

@@ -1,8 +1,10 @@
 """Which device computes, and in which precision."""
 
+import re
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -39,8 +41,13 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: on a CUDA device by tensors, else by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes if sys.platform == "darwin" else 1024 * kibibytes
+    status = Path("/proc/self/status")
+    if status.exists():  # what `getrusage` says of a process that was spawned is its parent's
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def in_autocast_precision(tensor: torch.Tensor) -> torch.Tensor:

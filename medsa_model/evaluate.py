@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from monai.metrics import compute_dice, compute_iou
 from torch import Tensor
 
+from medsa_model.data.frames import key_of
 from medsa_model.data.sample import Case
 from medsa_model.data.transforms import Framed, from_frame, to_frame
 from medsa_model.device import autocast
+from medsa_model.prefix_cache import PrefixCache
 from medsa_model.prompts import PromptSection, Row, collate
 from medsa_model.sam import MedSam
 from medsa_model.surface import surface_scores
@@ -112,9 +115,10 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    model: MedSam, case: Case, kinds: Sequence[PromptSection], seed: int, precision: str = "auto"
-) -> list[Prediction]:
-    """Segment the structures of one case with each kind of prompt."""
+    model: MedSam, case: Case, kinds: Sequence[PromptSection], seed: int, precision: str = "auto",
+    cache: PrefixCache | None = None,
+) -> list[Prediction]:  # fmt: skip
+    """Segment the structures of one case with each kind of prompt; `cache` as in `train.fit`."""
     sample = case.load()
     frame = to_frame(sample, model.image_size)
     present = present_structures(frame)
@@ -123,7 +127,11 @@ def predict(
     device = model.sam.device
     predictions = []
     with autocast(device, precision):
-        embedding = model.encode(frame.image[None].float().to(device))
+        image = frame.image[None].float()
+        if cache is None:
+            embedding = model.encode(image.to(device))
+        else:
+            embedding = model.encode_from(cache.tokens(model, image, [key_of(case, 0)]))
         embedding = embedding.expand(len(present), -1, -1, -1)
         for kind in kinds:
             named = present if kind.by_class else ()
@@ -159,16 +167,17 @@ def evaluate(
     seed: int,
     precision: str = "auto",
     volumes: Predict | None = None,
+    cache: PrefixCache | None = None,
 ) -> Evaluation:
     """Score every case with every kind of prompt; a prompt is a function of (seed, case).
 
-    `volumes` segments cases that are volumes.
+    `volumes` segments cases that are volumes. `cache` as in `train.fit`, for images alone.
     """
     model.eval()
     rows: list[StructureScore] = []
     empty = 0
     for case in cases:
-        segment = volumes if case.volume and volumes else predict
+        segment = volumes if case.volume and volumes else partial(predict, cache=cache)
         predictions = segment(model, case, kinds, seed, precision)
         rows += [row for prediction in predictions for row in score(prediction)]
         empty += not predictions

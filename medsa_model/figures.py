@@ -1,8 +1,8 @@
 """The two figures of a report: Dice at each site, and Dice and loss over the rounds.
 
-Only this module imports matplotlib. Figures are made without pyplot, so nothing global is kept
-and no display is needed. Colours are those of Okabe and Ito, told apart by colour-blind readers;
-markers differ as well, for print without colour.
+In the library only this module imports matplotlib. Figures are made without pyplot, so nothing
+global is kept and no display is needed. Colours are those of Okabe and Ito, told apart by
+colour-blind readers; markers differ as well, for print without colour.
 """
 
 import io

@@ -5,12 +5,16 @@ sites need all of them at once, and a sum is the same bit for bit only in the or
 not in that of arrival.
 """
 
+import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,48 +25,66 @@ NUMBERS = 2**20
 """Numbers of all states together that `parts` reads at once: 4 MiB."""
 
 
-class StoredState(Mapping[str, Tensor]):
-    """The tensors of a safetensors file by name, in the order of `names`; nothing is cached.
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor is in a file: its first byte, counted from the file's beginning."""
 
-    Each reading opens the file, copies one tensor and lets go of the file. Raises
+    start: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class StoredState(Mapping[str, Tensor]):
+    """The tensors of a safetensors file by name, in the order of `places`; no value is cached.
+
+    Each reading opens the file, copies one tensor and lets go of the file. What is remembered is
+    the file's `header` and its `size` in bytes, which each reading compares. Raises
     `CheckpointError` when the file is gone or damaged.
     """
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
+    def __init__(self, path: Path, size: int, header: bytes, places: Mapping[str, Place]) -> None:
         self.path = path
-        self._names = dict.fromkeys(names)
+        self._size, self._header, self._places = size, header, places
 
     def __getitem__(self, name: str) -> Tensor:
         """A copy of one tensor."""
-        return self._read(name, None)
+        place = self._places[name]
+        return self._read(name, 0, math.prod(place.shape)).view(place.shape)
 
     def part(self, name: str, start: int, stop: int) -> Tensor:
         """A copy of the numbers `start` to `stop` of a flattened tensor: (stop - start,)."""
-        return self._read(name, slice(start, stop))
+        return self._read(name, start, stop)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tensor; that of `Mapping` would read it."""
-        return name in self._names
+        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._places)
 
-    def _read(self, name: str, part: slice | None) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
+    def _read(self, name: str, start: int, stop: int) -> Tensor:
+        place = self._places[name]
+        values = torch.empty(stop - start, dtype=place.dtype)
+        first = place.start + start * values.itemsize
         try:
-            with safe_open(self.path, "pt") as file:
-                mapped: Tensor = file.get_tensor(name)  # pages are read when they are used
-                return (mapped if part is None else mapped.view(-1)[part]).clone()
-        except (OSError, SafetensorError) as error:
+            # not by safetensors: it reads the table of all tensors for each of them
+            with self.path.open("rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self._size or file.read(len(self._header)) != self._header:
+                    raise OSError(f"it is another file of {size} bytes")
+                file.seek(first)
+                if file.readinto(values.view(torch.uint8).numpy().data) != values.nbytes:
+                    raise OSError("it ends too early")
+        except OSError as error:
             raise CheckpointError(
                 f"the stored update {self.path.name} cannot be read at {name}: {error}; expected "
                 "the file as it was written in this round: do not touch the run's folder while it "
                 "runs, look after the disk, and go on with --resume"
             ) from error
+        return values
 
 
 def keep(path: Path, state: Mapping[str, Tensor]) -> StoredState:
@@ -77,6 +99,10 @@ def keep(path: Path, state: Mapping[str, Tensor]) -> StoredState:
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, draft)
         draft.chmod(PRIVATE)  # whatever way it was written
+        with draft.open("rb") as file:
+            length = file.read(8)  # format of safetensors: length of the table, table, numbers
+            header = length + file.read(int.from_bytes(length, "little"))
+            size = os.fstat(file.fileno()).st_size
         draft.replace(path)
     except (OSError, SafetensorError) as error:  # safetensors wraps those of the disk
         draft.unlink(missing_ok=True)  # a disk that is full needs the space
@@ -85,7 +111,20 @@ def keep(path: Path, state: Mapping[str, Tensor]) -> StoredState:
             f"the update {path.name} cannot be kept on disk ({error}): it needs about {needed:,.1f}"
             " MB; make space or correct what is said there, and go on with --resume"
         ) from error
-    return StoredState(path, [*state])
+    kinds = tuple((name, tuple(each.shape), each.dtype) for name, each in state.items())
+    return StoredState(path, size, *_places_in(header, kinds))
+
+
+@lru_cache(maxsize=1)  # the same for the updates of all sites, as an object too
+def _places_in(
+    header: bytes, kinds: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+) -> tuple[bytes, dict[str, Place]]:
+    """`header`, and where the tensors are of which `kinds` gives names, shapes and types."""
+    table = json.loads(header[8:])
+    places = {}
+    for name, shape, dtype in kinds:
+        places[name] = Place(len(header) + table[name]["data_offsets"][0], shape, dtype)
+    return header, places
 
 
 def parts(

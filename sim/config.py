@@ -25,8 +25,15 @@ class Sim(Section):
     one federation after the other."""
     device: str = "auto"
     """`auto` (the first GPU, else the processor) or a PyTorch device."""
-    workers: int = Field(0, ge=0)
-    """Processes that prepare training batches."""
+    workers: int | None = Field(None, ge=0)
+    """Threads that read images and prepare training batches beside the computation; empty: 4 when a
+    GPU computes, else 0."""
+    memory_gigabytes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Memory of the device that training may take, in 10^9 bytes; where a step needs more, blocks
+    are computed a second time in the backward pass, with the same result. Empty: 80 % of it."""
+    cache_megabytes: float = Field(2000, ge=0, allow_inf_nan=False)
+    """Memory of each process, in 10^6 bytes, for what the frozen blocks before the first adapter
+    make of images; used with adapters in the last blocks alone. 0: none."""
     partition: Partition = BySite()
     """How cases are dealt to sites."""
     split: SplitOptions = SplitOptions()
@@ -45,7 +52,24 @@ class Sim(Section):
     """Test cases per site shown as pictures in the report."""
     processes: int | None = Field(None, ge=1)
     """Processes that work beside each other, each with its share of the cores, its own model and
-    its own copy of the training images; empty: one for each core, or one when a GPU computes."""
+    its own copy of the training images; empty: one for each core, or one when a GPU computes. Of a
+    Ray cluster those that fit into it."""
+    ray_address: str | None = Field(None, min_length=1, max_length=256)
+    """With `engine: ray` a Ray cluster that is running: `auto`, HOST:PORT or ray://HOST:PORT;
+    empty: that of the environment's RAY_ADDRESS, else a Ray of this machine's own. All machines of
+    a cluster have to see `--out` and `data.root` at the same path."""
+    ray_cpus: int = Field(1, ge=1)
+    """Processor cores that one process of `engine: ray` takes."""
+    ray_gpus: float | None = Field(None, ge=0, le=64, allow_inf_nan=False)
+    """GPUs that one process of `engine: ray` takes, such as 0.25 for four on each; empty: an equal
+    share of this machine's, or one of a cluster that has any."""
+
+    @field_validator("ray_gpus")
+    @classmethod
+    def _whole_or_a_part(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("expected a part of one GPU or a whole number of them")
+        return gpus
 
     @field_validator("rows", "references")
     @classmethod

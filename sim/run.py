@@ -24,6 +24,7 @@ from medsa_model.data.reading import is_empty, read_each, refuse
 from medsa_model.data.split import read_split, write_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.launcher import refuse_launcher
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
 from server.rules import check_enough
@@ -57,6 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     run: Path | None = None
     try:
         set_up(options.verbose)
+        refuse_launcher(
+            "sim.processes spreads the federations of a comparison over processes, sim.engine=ray "
+            "the sites of a federation over all GPUs, and sim.device=cuda:1 chooses a GPU"
+        )
         config = load_simulation(options.config, options.override)
         run = choose_directory(config, options.out, options.resume, options.overwrite)
         simulate(config, run, Console(markup=False, emoji=False), options.verbose)

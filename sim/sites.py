@@ -14,10 +14,13 @@ from client.hospital import Site
 from medsa_model.build import build
 from medsa_model.data import GENERATED
 from medsa_model.data.frames import Kept
+from medsa_model.data.prefetch import threads_for
 from medsa_model.data.sample import Case
 from medsa_model.data.split import read_split
 from medsa_model.device import choose_device
 from medsa_model.errors import ConfigError, DataError
+from medsa_model.state import Manifest
+from medsa_model.tensor_store import TensorStore
 from sim.annotations import with_annotations
 from sim.attacks import attacking, with_labels_flipped
 from sim.config import SimulatedRun, load_simulation
@@ -73,9 +76,15 @@ def open_sites(run: Path) -> dict[str, Site]:
             named = parts[site]
             named["train"] = [with_labels_flipped(case) for case in named["train"]]
     parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
-    checkpoint, workers = config.model.checkpoint, config.sim.workers
+    checkpoint, workers = config.model.checkpoint, threads_for(config.sim.workers, device)
+    memory = config.sim.memory_gigabytes and config.sim.memory_gigabytes * 10**9
+    most = round(config.sim.cache_megabytes * 10**6)
+    cache = TensorStore(most) if most else None
     kept: Kept = {}  # shared, so that the pooled site holds no second copy of a frame
-    return {n: Site(n, part, device, checkpoint, workers, kept) for n, part in parts.items()}
+    return {
+        name: Site(name, part, device, checkpoint, workers, kept, cache=cache, memory=memory)
+        for name, part in parts.items()
+    }
 
 
 def attackers_of(config: SimulatedRun, sites: Iterable[str]) -> tuple[str, ...]:
@@ -90,7 +99,9 @@ def mods(run: Path) -> list[Mod]:
         return []
     attackers = attackers_of(config, read_split(run / "split.json").sites)
 
-    return [attacking(config.sim.attack, attackers, partial(name_of, run), partial(shapes_of, run))]
+    return [
+        attacking(config.sim.attack, attackers, partial(name_of, run), partial(manifest_of, run))
+    ]
 
 
 def name_of(run: Path, context: Context) -> str:
@@ -99,11 +110,11 @@ def name_of(run: Path, context: Context) -> str:
 
 
 @lru_cache(maxsize=1)
-def shapes_of(run: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors that the sites of `run` send."""
+def manifest_of(run: Path) -> Manifest:
+    """What the updates that the sites of `run` send must look like."""
     config, device = load_simulation(run / "config.yaml"), torch.device("cpu")
     made = build(config.model, config.adapter, config.seed, device, config.named_classes)
-    return made.manifest.shapes
+    return made.manifest.sent_as(config.message.update)
 
 
 def open_site(run: Path, ledgers: Path, context: Context) -> Site:
@@ -116,10 +127,13 @@ def open_site(run: Path, ledgers: Path, context: Context) -> Site:
 
 @lru_cache(maxsize=1)
 def with_ledgers(run: Path, ledgers: Path) -> dict[str, Site]:
-    """The sites of `run` for one row of a comparison, with their ledgers in a folder of it."""
+    """The sites of `run` for one row of a comparison, with their ledgers in a folder of it, and
+    what rounding leaves out of their updates in another one."""
     if load_simulation(run / "config.yaml").privacy:
         ledgers.mkdir(parents=True, exist_ok=True)
     return {
-        name: replace(site, ledger=ledgers / f"{name}.jsonl")
+        name: replace(
+            site, ledger=ledgers / f"{name}.jsonl", residues=ledgers.with_name("residues") / name
+        )
         for name, site in open_sites(run).items()
     }

@@ -21,7 +21,7 @@ from medsa_model.errors import CheckpointError, ConfigError, MedsaError
 COLUMNS = ("mean", "worst_site", "gap")
 MAY_DIFFER = {
     "seed", "data.root", "data.seed", "sim.references", "sim.examples", "sim.processes",
-    "sim.device", "sim.workers",
+    "sim.device", "sim.workers", "sim.cache_megabytes", "sim.memory_gigabytes",
 }  # fmt: skip
 
 

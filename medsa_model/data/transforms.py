@@ -75,13 +75,22 @@ def augment(image: Tensor, mask: Tensor, generator: np.random.Generator) -> tupl
     `image (..., S, S)` and `mask (..., S, S)` of any dtype. Padding turns with the image; so draw
     the prompt afterwards.
     """
-    turns, flip = int(generator.integers(4)), bool(generator.integers(2))
+    variant = draw_variant(generator)
+    return turned(image, variant), turned(mask, variant)
 
-    def turned(picture: Tensor) -> Tensor:
-        picture = torch.rot90(picture, turns, (-2, -1))
-        return (picture.flip(-1) if flip else picture).contiguous()
 
-    return turned(image), turned(mask)
+def draw_variant(generator: np.random.Generator) -> int:
+    """The number of one of the eight flips and quarter turns of a square; 0 changes nothing."""
+    turns, flip = int(generator.integers(4)), int(generator.integers(2))
+    return turns + 4 * flip
+
+
+def turned(picture: Tensor, variant: int) -> Tensor:
+    """`picture (..., S, S)` in the flip and quarter turn of number `variant`."""
+    if variant == 0:
+        return picture
+    picture = torch.rot90(picture, variant % 4, (-2, -1))
+    return (picture.flip(-1) if variant >= 4 else picture).contiguous()
 
 
 def resize_mask(mask: Tensor, content: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medsa_model.data.frames import Batch, Frames, round_order
+from medsa_model.data.frames import Batch, Frames, key_of, round_order
 from medsa_model.data.volume_frames import FramedVolume
 from medsa_model.prompts import PromptSection, Row, choose, collate
 
@@ -54,17 +54,26 @@ class VolumeBatches(Dataset[Batch]):
     def draw(
         self, numbers: Iterable[int], rng: np.random.Generator, seed: tuple[int, ...]
     ) -> Batch:
-        """The batch of the cases `numbers`, each of which may be there several times."""
-        volumes = [self.frames[int(number)] for number in numbers]
+        """The batch of the cases `numbers`, each of which may be there several times.
+
+        Brightness and contrast are hardly ever drawn twice: with them there are no keys.
+        """
+        numbers = [int(number) for number in numbers]
+        self.frames.read(numbers)
+        volumes = [self.frames[number] for number in numbers]
         depth = min(self.slices, *(len(volume.image) for volume in volumes))
         images: list[Tensor] = []
         masks: list[Tensor] = []
         rows: list[Row] = []
         classes: list[int] = []
         owner: list[int] = []
+        keys: list[str] = []
         for number, volume in enumerate(volumes):
             start = choose_run(volume, depth, rng)
             stop = start + depth
+            if not self.augmented:
+                case = self.frames.cases[numbers[number]]
+                keys += [key_of(case, place) for place in range(start, stop)]
             image = volume.image[start:stop].float()
             if self.augmented:
                 image = image * rng.uniform(1 - BRIGHTER, 1 + BRIGHTER)
@@ -88,7 +97,8 @@ class VolumeBatches(Dataset[Batch]):
             rows, classes, owner = [([], [], None)], [-1], [0]
             masks = [torch.zeros(volumes[0].image.shape[1:], dtype=torch.bool)]
         prompt = collate(rows, classes)
-        return Batch(torch.stack(images), torch.stack(masks), prompt, torch.tensor(owner), seed)
+        image, mask, owners = torch.stack(images), torch.stack(masks), torch.tensor(owner)
+        return Batch(image, mask, prompt, owners, seed, tuple(keys))
 
 
 def choose_run(volume: FramedVolume, depth: int, generator: np.random.Generator) -> int:

@@ -13,14 +13,23 @@ from medsa_model.data.frames import Batch, TrainingBatches
 from medsa_model.data.volume_batches import VolumeBatches
 from medsa_model.device import autocast, peak_memory
 from medsa_model.errors import PrivacyError
+from medsa_model.prefix_cache import PrefixCache
 from medsa_model.privacy import made_up
 from medsa_model.privacy.dp_sgd import check_buffers, check_gradients, hooked, private_steps
 from medsa_model.privacy.patients import Patients
 from medsa_model.privacy.section import Privacy, rounded_up
 from medsa_model.prompts import widened
+from medsa_model.recompute import must_recompute
 from medsa_model.sam import MedSam
 from medsa_model.state import adapter_state
-from medsa_model.train import FitResult, Train, batch_loss, make_optimizer, pull
+from medsa_model.train import (
+    FitResult,
+    Train,
+    batch_loss,
+    correction_draws,
+    make_optimizer,
+    pull,
+)
 
 
 def fit_privately(
@@ -36,6 +45,8 @@ def fit_privately(
     proximal: float = 0.0,
     corrections: int = 0,
     charge: Callable[[], object] = lambda: None,
+    cache: PrefixCache | None = None,
+    memory: float | None = None,
 ) -> FitResult:
     """Train the adapters of `model` in place by `steps` noisy steps of DP-SGD.
 
@@ -45,7 +56,7 @@ def fit_privately(
     first step, when all has been checked and every case was read; when it raises, no step is
     taken. The state is under the guarantee. Of patients nothing else is told but how many
     there are, in tens, in `examples` and in the expected `images`; there is no `loss`. `seconds`
-    and `memory` depend on who was drawn.
+    and `memory` depend on who was drawn. `cache` and `memory` as in `train.fit`.
     Raises `PrivacyError` when a tensor or a buffer would be trained outside the guarantee.
     """
     started = time.monotonic()
@@ -58,7 +69,8 @@ def fit_privately(
     def sum_of_losses(batch: Batch, count: int, precision: str) -> Tensor:
         with autocast(device, precision):
             together = count if by_hooks else None
-            return count * batch_loss(model, batch, loss, device, corrections, together)
+            draws = correction_draws(batch.seed, corrections)
+            return count * batch_loss(model, batch, loss, device, draws, together, cache)
 
     def loss_of(part: Sequence[int]) -> Tensor:
         chosen = [draw.choice(patients.cases[patient], privacy.views) for patient in part]
@@ -73,8 +85,9 @@ def fit_privately(
         made = made_up.made_up(part, model.image_size, batches.kinds, privacy.views, names)
         return sum_of_losses(made, len(part), "float32")  # exact, so that a small fault shows
 
-    for number in range(len(batches.frames)):
-        batches.frames[number]  # a case that cannot be read fails here, whoever is drawn later
+    # a case that cannot be read fails here, whoever is drawn later
+    batches.frames.read(range(len(batches.frames)))
+    model.recompute = False  # Opacus' hooks must see every layer once
     check_buffers(model, lambda: loss_of_made_up([0]))
     with hooked(model) if by_hooks else nullcontext():
         if by_hooks:
@@ -84,6 +97,10 @@ def fit_privately(
                 if privacy.method == "hooks":
                     raise
                 by_hooks = False
+    if not by_hooks:
+        model.recompute = must_recompute(
+            model, privacy.views, batches.slices, train.precision, memory
+        )
     optimizer = make_optimizer(train, trained, progress)
     expected = max(1, round(privacy.sampling_rate * rounded_up(len(patients))))
     charge()

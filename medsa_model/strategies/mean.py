@@ -1,10 +1,11 @@
 """The weighted mean of adapter states, with exact weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
 
+from medsa_model import stored_state
 from medsa_model.section import Section
 from medsa_model.state import AdapterState
 from medsa_model.stored_state import parts
@@ -38,17 +39,48 @@ def weighted_mean(updates: Sequence[Update], weighting: str) -> AdapterState:
     a row that nobody trained, as all others.
     """
     weights = weights_of(updates, weighting)
-    total = sum(weights)
-    mean = {}
-    for name in updates[0].state:
-        accumulated = torch.zeros_like(updates[0].state[name], dtype=torch.float64)
-        if any(name in update.rows for update in updates):
-            mean[name] = _mean_of_rows(updates, name, accumulated.shape, weights, weighting)
-            continue
+    first = updates[0].state
+    with_rows = {name for update in updates for name in update.rows}
+    mean = _mean_of_tensors(updates, [name for name in first if name not in with_rows], weights)
+    for name in with_rows & first.keys():
+        mean[name] = _mean_of_rows(updates, name, first[name].shape, weights, weighting)
+    return {name: mean[name] for name in first}
+
+
+def _mean_of_tensors(
+    updates: Sequence[Update], names: Sequence[str], weights: Sequence[int]
+) -> AdapterState:
+    """The mean of tensors that every site trained whole.
+
+    Several small tensors are added up as one: many small additions take longer than a large one,
+    and every number is the sum of the same numbers in the same order.
+    """
+    total, first, mean = sum(weights), updates[0].state, {}
+    shapes = {name: first[name].shape for name in names}
+    for group in _groups(shapes):
+        sizes = [shapes[name].numel() for name in group]
+        accumulated = torch.zeros(sum(sizes), dtype=torch.float64)
         for update, weight in zip(updates, weights, strict=True):
-            accumulated += weight * update.state[name].double()
-        mean[name] = (accumulated / total).float()
+            flat = torch.cat([update.state[name].reshape(-1) for name in group])
+            accumulated += weight * flat.double()
+        parts_of = (accumulated / total).float().split(sizes)
+        for name, part in zip(group, parts_of, strict=True):
+            mean[name] = part.view(shapes[name]).clone()
     return mean
+
+
+def _groups(shapes: Mapping[str, torch.Size]) -> Iterator[list[str]]:
+    """Names in groups that have `stored_state.NUMBERS` numbers at most, or one tensor."""
+    group: list[str] = []
+    numbers = 0
+    for name, shape in shapes.items():
+        numbers += shape.numel()
+        if group and numbers > stored_state.NUMBERS:
+            yield group
+            group, numbers = [], shape.numel()
+        group.append(name)
+    if group:
+        yield group
 
 
 def _mean_of_rows(

@@ -76,14 +76,19 @@ def test_a_name_that_is_not_there(tmp_path):
         stored["y"]
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "noise"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "longer", "noise", "another table"])
 def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "site.safetensors"
     stored = keep(path, STATE)
     content = path.read_bytes()
     path.unlink()
+    other = {
+        "cut": content[:-8], "longer": content + b"\0" * 4, "noise": b"\xff" * len(content),
+        "another table": content.replace(b"[3,4]", b"[4,3]"),
+    }  # fmt: skip
+    assert content not in other.values()
     if damage != "gone":
-        path.write_bytes(content[:-8] if damage == "cut" else b"\xff" * 100)
+        path.write_bytes(other[damage])
     with pytest.raises(CheckpointError, match=r"update site\.safetensors cannot be read at z"):
         stored["z"]
 

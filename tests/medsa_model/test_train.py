@@ -6,14 +6,19 @@ import torch
 
 from medsa_model.adapters import Full, Msa
 from medsa_model.adapters.freeze import trained_parameters
-from medsa_model.data.frames import Frames, TrainingBatches
+from medsa_model.data.batch_parts import parts_of
+from medsa_model.data.frames import Batch, Frames, TrainingBatches
+from medsa_model.data.phantom import Phantom
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.data.transforms import to_frame
+from medsa_model.data.volume_batches import VolumeBatches
+from medsa_model.data.volume_frames import to_volume_frame
+from medsa_model.errors import DataError
 from medsa_model.losses import Loss
-from medsa_model.prompts import Box, ByClass, Click
+from medsa_model.prompts import Box, ByClass, Click, corrected
 from medsa_model.state import adapter_state, load_adapter_state
-from medsa_model.train import Train, batch_loss, fit
+from medsa_model.train import Train, batch_loss, correction_draws, fit
 
 KINDS = (Click(), Box(overlap=0.75))
 
@@ -102,6 +107,17 @@ def test_the_proximal_term_is_the_gradient_of_the_penalty(model, frames):
         torch.testing.assert_close(result[name], tensor, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("memory", [1.0, None])
+def test_too_little_memory_changes_no_bit(memory, model, frames):
+    start = adapter_state(model)
+    before = run(model, frames, memory=1e15).state
+    assert not model.recompute
+    load_adapter_state(model, start)
+    after = run(model, frames, memory=memory).state
+    assert model.recompute == (memory is not None)
+    assert all(torch.equal(before[name], after[name]) for name in start)
+
+
 def test_batches_use_every_case_equally_often(frames):
     batches = TrainingBatches(frames, KINDS, 6, 2, 1, True, (3, 1, 0))
     counts = np.bincount(batches.order.flatten(), minlength=6)
@@ -151,6 +167,116 @@ def test_a_batch_draws_how_often_it_is_corrected(model, frames, monkeypatch):
     times = []
     for batch in (TrainingBatches(frames, KINDS, 12, 2, 1, True, (0, 1, 0))[n] for n in range(12)):
         calls.clear()
-        batch_loss(model, batch, Loss().build(), torch.device("cpu"), corrections=2)
+        draws = correction_draws(batch.seed, 2)
+        batch_loss(model, batch, Loss().build(), torch.device("cpu"), draws)
         times.append(len(calls))
     assert set(times) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_change_no_bit(workers, model, frames):
+    start = adapter_state(model)
+    one = run(model, frames, steps=4)
+    load_adapter_state(model, start)
+    fresh = Frames(frames.cases, 48, to_frame, threads=workers)
+    other = run(model, fresh, steps=4, workers=workers)
+    assert one.loss == other.loss
+    assert all(torch.equal(one.state[name], other.state[name]) for name in start)
+
+
+def test_waiting_for_batches_is_a_part_of_the_time(model, frames):
+    result = run(model, frames)
+    assert result.waited is not None and 0 < result.waited < result.seconds
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_case_that_cannot_be_read_ends_training_with_its_error(workers, model, frames):
+    def broken() -> Sample:
+        raise DataError("case x is broken")
+
+    cases = [*frames.cases[:2], Case("x", "x", None, None, broken)]
+    with pytest.raises(DataError, match="case x is broken"):
+        run(model, Frames(cases, 48, to_frame), steps=6, workers=workers)
+
+
+def whole_gradient(model, batch: Batch) -> dict[str, torch.Tensor]:
+    """By hand, in one piece."""
+    batch_loss(model, batch, Loss().build(), torch.device("cpu")).backward()
+    found = {name: p.grad for name, p in trained_parameters(model).items() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+class OneStep:
+    """Batches with a single one, made elsewhere."""
+
+    slices = 1
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.frames, self.order = batch, [None], np.zeros((1, 1))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.batch
+
+
+@pytest.mark.parametrize("kind", ["images", "volumes"])
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(kind, accumulate, model, frames):
+    """Volumes have different numbers of prompts; a step of plain descent shows the gradient."""
+    if kind == "images":
+        batch = TrainingBatches(frames, KINDS, 1, 4, 3, True, (0, 1, 0))[0]
+    else:
+        cases = Phantom(sites=1, cases_per_site=4, size=48, slices=8).open()
+        cut = Frames(cases, 48, lambda sample, size: to_volume_frame(sample, size, None))
+        batch = VolumeBatches(cut, KINDS, 1, 4, 2, True, 2, (0, 1, 0))[0]
+        sizes = {len(part.owner) for part in parts_of(batch, 4)}
+        assert len(sizes) > 1
+    expected, start = whole_gradient(model, batch), adapter_state(model)
+    train = Train(steps=1, batch_size=4, rate=1.0, optimizer="sgd", weight_decay=0.0,
+                  clip_norm=1e9, precision="float32", accumulate=accumulate)  # fmt: skip
+    result = fit(model, OneStep(batch), Loss().build(), train, 0.0)  # type: ignore[arg-type]
+    norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    for name, gradient in expected.items():
+        off = (start[name] - result.state[name] - gradient).norm()
+        assert float(off) <= 1e-5 * float(norm), name
+
+
+def test_the_loss_of_a_round_in_parts_is_that_of_the_whole(model, frames):
+    start, losses = adapter_state(model), []
+    for accumulate in (1, 2):
+        load_adapter_state(model, start)
+        train = Train(steps=2, batch_size=3, precision="float32", accumulate=accumulate)
+        batches = TrainingBatches(frames, KINDS, 2, 3, 2, True, (0, 1, 0))
+        losses.append(fit(model, batches, Loss().build(), train, 0.0, corrections=2).loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_corrections_of_the_parts_are_those_of_the_whole(model, frames, monkeypatch):
+    """Each click is drawn by its generator in the order of the prompts, however they are cut."""
+    batches = TrainingBatches(frames, (Click(),), 12, 3, 2, True, (0, 1, 0))
+    batch = next(
+        b for b in (batches[n] for n in range(12)) if len(correction_draws(b.seed, 2)) == 2
+    )
+    clicks: list[torch.Tensor] = []
+
+    def noted(prompt, *rest):
+        found = corrected(prompt, *rest)
+        clicks.append(found.points[:, -1])
+        return found
+
+    monkeypatch.setattr("medsa_model.train.corrected", noted)
+    whole = correction_draws(batch.seed, 2)
+    batch_loss(model, batch, Loss().build(), torch.device("cpu"), whole)
+    parted = correction_draws(batch.seed, 2)
+    for part in parts_of(batch, 3):
+        batch_loss(model, part, Loss().build(), torch.device("cpu"), parted)
+    for click in (0, 1):
+        assert torch.equal(clicks[click], torch.cat(clicks[2 + click :: 2]))
+
+
+def test_more_parts_than_images_are_refused():
+    with pytest.raises(ValueError, match=r"accumulate is 5, but a batch has 4 images; expected"):
+        Train(steps=1, batch_size=4, accumulate=5)

@@ -167,3 +167,16 @@ def test_every_case_is_used_before_one_is_used_again():
     cases = [case(name, 6, {0: range(6)}, (True,)) for name in "abcde"]
     order = np.concatenate([batches(cases, seed=(1, 2, round_)).order.ravel() for round_ in (0, 1)])
     assert [sorted(order[n : n + 5]) for n in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
+
+
+def test_keys_are_of_slices_and_there_are_none_with_brightness():
+    made = batches()
+    for step in range(len(made)):
+        batch = made[step]
+        grey = batch.image[:, 0, :, 0, 0].flatten().tolist()
+        numbers = [int(n) for n in made.order[step] for _ in range(5)]
+        assert batch.keys == tuple(
+            f"{int(value) - 10}:{TWO[number].case}"
+            for value, number in zip(grey, numbers, strict=True)
+        )
+    assert batches(augmented=True)[0].keys == ()
