@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check integration clean
+.PHONY: help demo test check integration bench clean
 
 help:
 	@echo "make demo         run configs/demo.yaml: four simulated sites, results in runs/demo"
 	@echo "make test         run the tests"
 	@echo "make check        lint, formatting, types, who may import whom"
 	@echo "make integration  run the tests that start real processes, and the long ones"
+	@echo "make bench        measure time, memory and bytes on this machine, results in runs/bench"
 	@echo "make clean        remove .venv, builds and caches; runs/ stays"
 
 demo: .venv/installed
@@ -31,6 +32,9 @@ check: .venv/installed-for-development
 # pytest ends with 5 when it finds no test.
 integration: .venv/installed-for-development
 	$(BIN)/python -m pytest -m "integration or thorough" || { [ $$? -eq 5 ] && echo "There is no integration test."; }
+
+bench: .venv/installed
+	$(BIN)/medsa-bench --out runs/bench
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""`medsa-bench`: time, memory and bytes on this machine, beside a plain implementation."""
