@@ -35,9 +35,12 @@ class Study:
 
     def present(self, wanted: Sequence[str] | None) -> list[Node]:
         """The connected sites among `wanted` (`None`: all) by name, introduced and not excluded."""
-        rules = self.rules
-        return present(self.grid, self.roster, rules.nodes, rules.quorum, rules.timeout, wanted,
-                       self.audit)  # fmt: skip
+        rules, roster = self.rules, self.roster
+        possible = {*(rules.sites if wanted is None else wanted)}
+        least = self.quorum
+        if possible:  # what can never be reached is not waited for
+            least = min(least, len(possible - roster.barred - roster.quarantined))
+        return present(self.grid, roster, rules.nodes, least, rules.timeout, wanted, self.audit)
 
     def note(self, event: str, **facts: object) -> None:
         """Write an event into metrics.jsonl and the audit log."""

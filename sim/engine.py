@@ -10,6 +10,7 @@ from flwr.serverapp import ServerApp
 
 from client.app import make_app
 from sim.grid import COORDINATOR, InProcessGrid
+from sim.ray_cluster import Shares, connect, open_on_node, print_of
 from sim.sites import mods, open_site
 
 
@@ -25,25 +26,28 @@ def run_in_process(server: ServerApp, run: Path, ledgers: Path, names: Sequence[
     server(grid=grid, context=context)
 
 
-def run_with_ray(server: ServerApp, run: Path, ledgers: Path, nodes: int, processes: int) -> None:
-    """Virtual sites answer in `processes` processes of Flower's simulation engine.
+def run_with_ray(
+    server: ServerApp, run: Path, ledgers: Path, nodes: int, processes: int, address: str | None,
+    shares: Shares,
+) -> None:  # fmt: skip
+    """Virtual sites answer in processes of Flower's simulation engine, which take `shares`.
 
-    With GPUs, each process gets an equal share of one.
+    Without an `address` a Ray of this machine is started for as many as `processes`, which share
+    its GPUs; else the Ray cluster at `address` is used, with as many as fit into it. Raises
+    `ConfigError` when that cannot be reached or has no room for one.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import torch
+    import ray
     from flwr.simulation import run_simulation
 
-    gpus = torch.cuda.device_count()
-    share = gpus / processes if gpus else 0.0
-    run_simulation(
-        server_app=server,
-        client_app=make_app(
-            partial(open_site, run.resolve(), ledgers.resolve()), mods(run.resolve())
-        ),
-        num_supernodes=nodes,
-        backend_config={
-            "init_args": {"num_cpus": processes, "num_gpus": gpus},
-            "client_resources": {"num_cpus": 1, "num_gpus": share},
-        },
-    )
+    resources = connect(address, processes, shares)
+    run, ledgers = run.resolve(), ledgers.resolve()
+    try:
+        run_simulation(
+            server_app=server,
+            client_app=make_app(partial(open_on_node, run, print_of(run), ledgers), mods(run)),
+            num_supernodes=nodes,
+            backend_config={"client_resources": {**resources}},
+        )
+    finally:
+        ray.shutdown()  # of a cluster: leaves it

@@ -31,6 +31,7 @@ from server.rules import Rules
 from sim.compare import Plan
 from sim.config import Sim
 from sim.engine import run_in_process, run_with_ray
+from sim.ray_cluster import Shares, address_of
 from sim.sites import POOLED
 from sim.summary import final_scores
 
@@ -190,7 +191,10 @@ def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:
     server = make_server_app(plan.config, plan.folder, rules, plan.train_on, sites)
     ledgers = plan.folder / "ledgers"  # each row of a comparison is a world of its own
     if plan.config.sim.engine == "ray":
-        run_with_ray(server, run, ledgers, len(names), wished_processes(plan.config.sim))
+        sim = plan.config.sim
+        shares = Shares(sim.ray_cpus, sim.ray_gpus)
+        address = address_of(sim.ray_address)
+        run_with_ray(server, run, ledgers, len(names), wished_processes(sim), address, shares)
     else:
         run_in_process(server, run, ledgers, names)
     if not finished(plan, sites):

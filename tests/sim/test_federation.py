@@ -15,6 +15,7 @@ from medsa_model.data.split import read_split, write_split
 from medsa_model.data.transforms import to_frame
 from medsa_model.errors import MedsaError
 from medsa_model.logs import read_metrics
+from medsa_model.sam import MedSam
 from medsa_model.state import adapter_state, load_adapter_state
 from medsa_model.strategies.mean import weighted_mean
 from medsa_model.train import fit
@@ -188,7 +189,7 @@ def test_what_is_written_can_be_read_by_others(tmp_path):
     events = read_metrics(run)
     assert {e["event"] for e in events} == {"train", "evaluate", "traffic", "round"}
     train = [e for e in events if e["event"] == "train"]
-    assert all(e["up_bytes"] > 4 * 158_688 for e in train)
+    assert all(2 * 158_688 < e["up_bytes"] < 4 * 158_688 for e in train)
 
 
 def test_a_site_that_fails_ends_the_simulation_and_its_details_stay_with_it(tmp_path, monkeypatch):
@@ -257,3 +258,26 @@ def test_the_pooled_site_shares_the_frames_of_the_sites(tmp_path):
     case = sites["site_a"].parts["train"][0].case
     names = [each.case for each in sites[POOLED].parts["train"]]
     assert sites[POOLED].batches(config, 0).frames[names.index(case)] is first
+
+
+def test_a_cache_that_the_sites_share_changes_no_bit(tmp_path, monkeypatch):
+    """In float32; images of all sites are encoded once for each of their variants."""
+    more: dict[str, object] = {
+        "adapter": {"kind": "msa", "blocks": "last-1"},
+        "train": {"steps": 2, "batch_size": 2, "prompts_per_image": 1, "precision": "float32"},
+    }
+    encoded, whole = [], MedSam.prefix
+    monkeypatch.setattr(
+        MedSam, "prefix", lambda self, image: encoded.append(len(image)) or whole(self, image)
+    )
+    runs = []
+    for megabytes in (0, 100):
+        sim = {"split": {"test": 0.34, "val": 0.17}, "device": "cpu", "cache_megabytes": megabytes}
+        encoded.clear()
+        runs.append(federation(configuration(sim=sim, **more), tmp_path / str(megabytes)))
+    assert same(final(runs[0]), final(runs[1]))
+    assert scores_of(runs[0]) == scores_of(runs[1])
+    sites = open_sites(runs[1]).values()
+    assert len({id(site.cache) for site in sites}) == 1
+    cache = next(iter(sites)).cache
+    assert cache is not None and encoded == [1] * len(cache)

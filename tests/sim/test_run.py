@@ -292,6 +292,15 @@ def test_an_interrupted_removal_can_be_repeated(config, tmp_path, monkeypatch, c
     assert "seed: 4" in (run / "config.yaml").read_text()
 
 
+def test_under_pytorchs_launcher_no_simulation_starts(config, tmp_path, monkeypatch, capsys, idle):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert start(config, tmp_path / "run") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("medsa-sim: this is copy ? of 2 that PyTorch's launcher started")
+    assert all(key in error for key in ("sim.processes", "sim.engine=ray", "sim.device=cuda:1"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_that_differ_are_named_with_both_values(config, tmp_path, capsys, idle):
     run = tmp_path / "run"
     assert start(config, run) == 0
