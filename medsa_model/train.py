@@ -144,10 +144,10 @@ def fit(
             nn.utils.clip_grad_norm_(parameters, train.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-    mean = float(total) / len(batches)
+    mean, state = float(total) / len(batches), adapter_state(model)
     seconds = time.monotonic() - started
     return FitResult(
-        adapter_state(model),
+        state,
         len(batches.frames),
         batches.order.size,
         mean,

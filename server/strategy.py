@@ -1,9 +1,9 @@
 """Which messages sites get, and what of their answers is used."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from medsa_model import __version__
@@ -101,10 +101,13 @@ def accept(
     state = read_state(content.array_records["arrays"], manifest, unchecked, current)
     counts = [int(numbers[f"cases/{name}"]) for name in structures]
     rows = {NAMES: counts} if structures else {}
-    square = sum(
-        float((state[name].double() - current[name].double()).square().sum()) for name in current
-    )
-    return Received(Update(state, examples, rows), math.sqrt(square), numbers)
+    return Received(Update(state, examples, rows), distance(state, current), numbers)
+
+
+def distance(state: AdapterState, other: AdapterState) -> float:
+    """Norm of the difference over all tensors, in float64; many small ones are taken as one."""
+    one, two = (torch.cat([each[name].reshape(-1) for name in other]) for each in (state, other))
+    return float((one.double() - two.double()).norm()) if other else 0.0
 
 
 def too_long(norms: Mapping[str, float], steps: Mapping[str, float]) -> dict[str, float]:
