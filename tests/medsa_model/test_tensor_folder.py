@@ -117,7 +117,9 @@ def test_a_full_disk_is_told_once_and_stops_nothing(place, monkeypatch, caplog):
         inside.setattr(Path, "replace", full)
         for name in "ab":
             folder.write(name, "", torch.ones(3))
-    assert caplog.text.count("No space left on device") == 1
+    # a record that two handlers heard is one
+    told = {id(record) for record in caplog.records if "No space left" in record.getMessage()}
+    assert len(told) == 1
     assert folder.read("a", "") is None
     folder.write("c", "", torch.ones(3))
     assert folder.read("c", "") is not None

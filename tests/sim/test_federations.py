@@ -68,7 +68,7 @@ def test_two_processes_give_what_one_gives(config, tmp_path, capfd, monkeypatch)
             torch.testing.assert_close(first[name], second[name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd, processes):
     settings = load_simulation(config)
     write_split(split(open_cases(settings), settings.sim.partition, settings.sim.split, 0),
@@ -87,7 +87,7 @@ def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("end", ["ctrl-c", "kill"])
+@pytest.mark.parametrize("end", ["ctrl-c", pytest.param("kill", marks=pytest.mark.thorough)])
 def test_no_process_is_left_when_the_program_ends(config, tmp_path, end):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "sim", "--config", str(config), "--out", str(run),
