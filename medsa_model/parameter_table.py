@@ -61,7 +61,7 @@ def count(backbone: str, adapter: Adapter) -> Count:
 def table() -> str:
     """The table in Markdown, one line for each backbone and adapter."""
     lines = [
-        "| backbone | adapter | trained and sent | share of all | one message |",
+        "| backbone | adapter | trained and sent | share of all | as float32 |",
         "|---|---|--:|--:|--:|",
     ]
     for backbone in ARCHITECTURES:

@@ -55,10 +55,7 @@ class PrefixCache:
             for picture, key in zip(flat, keys, strict=True)
         ]
         # blocks compute with float32 between them, also under autocast
-        tokens = torch.stack([each.to(device, non_blocking=True) for each in found]).float()
-        # in memory channels come first, as the patch embedding leaves them: sums over another
-        # order would be rounded otherwise
-        return tokens.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+        return torch.stack([each.to(device, non_blocking=True) for each in found]).float()
 
     def _scope(self, model: MedSam) -> str:
         """All that the tokens of an image depend on beside its pixels.

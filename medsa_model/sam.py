@@ -171,7 +171,8 @@ class MedSam(nn.Module):
         slices = image.shape[2] if image.dim() == 5 else 1
         flat = image.transpose(1, 2).flatten(0, 1) if image.dim() == 5 else image
         normalised = (flat - self.sam.pixel_mean) / self.sam.pixel_std
-        tokens: Tensor = encoder.patch_embed(normalised) + encoder.pos_embed
+        # the convolution leaves channels first in memory, and every sum would keep them so
+        tokens: Tensor = (encoder.patch_embed(normalised) + encoder.pos_embed).contiguous()
         return self._through(tokens, slices, 0, self.frozen_blocks)
 
     def encode_from(self, tokens: Tensor, slices: int = 1) -> Tensor:
