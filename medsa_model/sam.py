@@ -183,7 +183,8 @@ class MedSam(nn.Module):
         """
         encoder = self.sam.image_encoder
         tokens = self._through(tokens, slices, self.frozen_blocks, len(encoder.blocks))
-        embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
+        # in memory too, as in the package: convolutions of channels that come last round otherwise
+        embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2).contiguous())
         return embedding
 
     def _through(self, tokens: Tensor, slices: int, first: int, last: int) -> Tensor:
