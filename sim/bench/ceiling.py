@@ -10,11 +10,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from medsa_model.adapters import Msa
+from medsa_model.adapters.freeze import round_frozen
 from medsa_model.sam import ARCHITECTURES
 from sim.bench.models import Settings, adapted, made_up, precisions, training_step
 from sim.bench.results import Row, Side
 from sim.bench.timing import in_turn, seconds_of, unit_of
 
+ROUNDED = "bfloat16, frozen layers too"
 LEAST_SECONDS = 0.05  # of one measurement of a product
 TRIES = 5  # measurements of a product, of which the best counts
 
@@ -23,13 +25,21 @@ def ceiling(
     settings: Settings, backbone: str = "vit_b", image_size: int = 256, batch: int = 2,
     side: int = 2048,
 ) -> list[Row]:  # fmt: skip
-    """A row for each precision; `side` is that of the square matrices that are multiplied."""
+    """A row for each precision, and one with the frozen layers kept in bfloat16.
+
+    `side` is that of the square matrices that are multiplied.
+    """
     device = settings.device
     model = adapted(backbone, image_size, Msa(), settings.seed, device)
     examples = made_up(batch, 0, image_size, settings.seed)
     shapes = [(side, side, side), *shapes_of(backbone, image_size, batch)]
     rows = []
-    for precision in precisions(device):
+    ways = [(precision, precision) for precision in precisions(device)]
+    if "bfloat16" in precisions(device):
+        ways.append(("bfloat16", ROUNDED))
+    for precision, way in ways:
+        if way == ROUNDED:  # the last one, since it changes the model
+            round_frozen(model, torch.bfloat16)
         step = training_step(model, examples, precision)
         with FlopCounterMode(display=False) as counter:
             step()
@@ -42,8 +52,8 @@ def ceiling(
             "square_rate": rates[shapes[0]], "step_rate": operations / min(taken),
         }  # fmt: skip
         least = Side("at the best rate", [operations / rates[best]])
-        ours = Side(f"ours, {precision}", taken)
-        rows.append(Row(f"ceiling, {precision}", unit_of(device), least, ours, facts))
+        ours = Side(f"ours, {way}", taken)
+        rows.append(Row(f"ceiling, {way}", unit_of(device), least, ours, facts))
     return rows
 
 
