@@ -35,6 +35,7 @@ from medsa_model.privacy.section import rounded, rounded_up
 from medsa_model.records import fingerprint, size_in_bytes, to_metrics
 from medsa_model.refusals import Reason, Refused
 from medsa_model.rejections import Code, Rejected
+from medsa_model.residues import forget_residues
 from medsa_model.state import AdapterState, Manifest
 from medsa_model.validation import check_records, read_settings, read_state
 
@@ -112,6 +113,8 @@ def _print_of(site: Site, arrays: ArrayRecord) -> str:
 
 def _take_leave(site: Site, content: RecordDict) -> RecordDict:
     _note(site, "farewell")
+    if site.residues:
+        forget_residues(site.residues)
     return RecordDict()
 
 

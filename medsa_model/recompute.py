@@ -14,19 +14,19 @@ from medsa_model.device import autocast
 from medsa_model.sam import MedSam
 
 SHARE = 0.8  # of a device's memory; the rest is for the decoder, the batch and what is short-lived
-LARGE = 256  # float32 numbers for each number of a token: more than any block keeps of it
+LARGE = 1024  # float32 numbers for each number of a token: more than any block keeps of it
 
 
 def must_recompute(
     model: MedSam, images: int, slices: int, precision: str, memory: float | None
 ) -> bool:
-    """Whether training on `images` of `slices` slices would keep more than `memory` bytes.
+    """Whether training on `images` of `slices` slices would keep more than `SHARE` of `memory`.
 
-    `None` is all memory of the device. Weights, gradients and optimiser states count as well.
+    In bytes; `None` is all memory of the device. Weights, gradients and optimiser states count as well.
     """
     encoder, device = model.sam.image_encoder, model.sam.device
     blocks = list(encoder.blocks)[model.frozen_blocks :]
-    left = (SHARE * total_memory(device) if memory is None else memory) - resting_bytes(model)
+    left = SHARE * (total_memory(device) if memory is None else memory) - resting_bytes(model)
     side = model.image_size // encoder.patch_embed.proj.stride[0]
     tokens = torch.zeros(images * slices, side, side, encoder.pos_embed.shape[-1], device=device)
     if len(blocks) * LARGE * tokens.nbytes < left:

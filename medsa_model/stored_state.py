@@ -145,3 +145,21 @@ def parts(
             else:
                 row.copy_(state[name].reshape(-1)[first:last])
         yield slice(first, last), values
+
+
+def groups(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    """Names in groups that have `NUMBERS` numbers at most, or one tensor.
+
+    Many small operations take longer than a large one, and a whole state at once takes memory.
+    """
+    group: list[str] = []
+    numbers = 0
+    for name, shape in shapes.items():
+        count = torch.Size(shape).numel()
+        if group and numbers + count > NUMBERS:
+            yield group
+            group, numbers = [], 0
+        group.append(name)
+        numbers += count
+    if group:
+        yield group

@@ -114,8 +114,8 @@ def fit(
     `proximal` is the factor mu of FedProx (Li et al. 2020, "Federated optimization in heterogeneous
     networks", equation 2). Prompts get 0 to `corrections` clicks on the error of the answer so far,
     as many as the batch draws. `workers` threads prepare batches beside the computation. What the
-    frozen first blocks make of an image comes from `cache`. With less `memory` than a step needs
-    (bytes; `None`: that of the device) blocks are computed again in the backward pass.
+    frozen first blocks make of an image comes from `cache`. Where blocks would keep too much of
+    `memory` (bytes; `None`: that of the device) they are computed again in the backward pass.
     The optimiser starts anew each round, so a site keeps nothing of it between rounds.
     """
     started = time.monotonic()
@@ -144,10 +144,10 @@ def fit(
             nn.utils.clip_grad_norm_(parameters, train.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-    mean, state = float(total) / len(batches), adapter_state(model)
+    mean = float(total) / len(batches)
     seconds = time.monotonic() - started
     return FitResult(
-        state,
+        adapter_state(model),
         len(batches.frames),
         batches.order.size,
         mean,

@@ -22,6 +22,7 @@ from medsa_model.records import (
 from medsa_model.rejections import Code, Rejected
 from medsa_model.shown import clean, short
 from medsa_model.state import AdapterState, Manifest
+from medsa_model.stored_state import groups
 from medsa_model.strategies import LARGEST_VALUE
 from medsa_model.update_coding import largest_size
 
@@ -117,9 +118,12 @@ def read_state(
 
 
 def _in_range(state: AdapterState) -> bool:
-    """Whether all values are finite and small enough; many small tensors are looked at as one."""
-    values = torch.cat([tensor.reshape(-1) for tensor in state.values()] or [torch.zeros(0)])
-    return not values.numel() or float(values.abs().max()) <= LARGEST_VALUE  # not of no number
+    """Whether all values are finite and small enough, a group of tensors at a time."""
+    for group in groups({name: tensor.shape for name, tensor in state.items()}):
+        values = torch.cat([state[name].reshape(-1) for name in group])
+        if values.numel() and not float(values.abs().max()) <= LARGEST_VALUE:  # nor no number
+            return False
+    return True
 
 
 def read_numbers(

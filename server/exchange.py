@@ -26,7 +26,7 @@ LOOK = 2.0  # seconds between looks at who was activated anew
 ATTEMPTS = 3  # most often that one site is sent the same message in one exchange
 LONGEST_PAUSE = 0.1  # seconds
 LONGER = 360.0  # seconds that a message outlives the wait for it: clocks may differ by five minutes
-SMALL = 10**6  # bytes of an answer beside as many as were sent: metrics, names, framing
+SMALL = 10**6  # bytes of an answer beside its arrays: metrics, names, framing
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def exchange(
     needed: int = 0,
     unanswered: Unanswered | None = None,
     lifetime: float | None = None,
+    largest_answer: int = 0,
 ) -> Iterator[Answer]:
     """Send `content` to all targets (node id to site) and yield answers as they arrive.
 
@@ -83,14 +84,15 @@ def exchange(
     one whose work was lost is asked again. An answer that cannot be read is an error reply. With
     the same `unanswered` a later call goes on with this one: who is still at work is waited for,
     and the others are sent the content again. A message that was not answered within `lifetime`
-    seconds (default: a little longer than `timeout`) is taken back. Raises `FederationError` when
-    the content is too large for the SuperLink.
+    seconds (default: a little longer than `timeout`) is taken back. An answer may have as many
+    bytes as `content` or `largest_answer`, whichever is more, and a little beside them. Raises
+    `FederationError` when the content is too large for the SuperLink.
     """
     unanswered = unanswered or Unanswered()
     pending, arriving = unanswered.pending, unanswered.arriving
     sent_bytes = serialised_bytes(content)
     lives = (lifetime or timeout) + LONGER
-    most_bytes = sent_bytes + SMALL
+    most_bytes = max(sent_bytes, largest_answer) + SMALL
 
     def send(node_ids: list[int], attempts: int) -> None:
         messages = [

@@ -1,5 +1,6 @@
 """Which messages sites get, and what of their answers is used."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from medsa_model.config import RunConfig
 from medsa_model.records import to_arrays
 from medsa_model.rejections import Code, Rejected
 from medsa_model.state import AdapterState, Manifest
+from medsa_model.stored_state import groups
 from medsa_model.strategies import Update
 from medsa_model.validation import (
     Range,
@@ -105,9 +107,12 @@ def accept(
 
 
 def distance(state: AdapterState, other: AdapterState) -> float:
-    """Norm of the difference over all tensors, in float64; many small ones are taken as one."""
-    one, two = (torch.cat([each[name].reshape(-1) for name in other]) for each in (state, other))
-    return float((one.double() - two.double()).norm()) if other else 0.0
+    """Norm of the difference over all tensors, in float64, a group of tensors at a time."""
+    squares = 0.0
+    for group in groups({name: tensor.shape for name, tensor in other.items()}):
+        one, two = (torch.cat([e[name].reshape(-1) for name in group]) for e in (state, other))
+        squares += float((one.double() - two.double()).square().sum())
+    return math.sqrt(squares)
 
 
 def too_long(norms: Mapping[str, float], steps: Mapping[str, float]) -> dict[str, float]:

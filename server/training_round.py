@@ -16,6 +16,7 @@ from medsa_model.refusals import Reason
 from medsa_model.rejections import Code, Rejected
 from medsa_model.stored_state import keep
 from medsa_model.strategies import Update
+from medsa_model.update_coding import largest_size
 from server.cost import read_cost
 from server.exchange import Answer, Unanswered, exchange
 from server.introduction import Node
@@ -34,8 +35,8 @@ def train_round(
     """Let every site train from the current state; site -> update, empty for a skipped round.
 
     What was delivered stays valid in a repeated round, since all train from the same state; who
-    refused is not asked again, who has come in the meantime is. The states of the updates are
-    files, which `forget_updates` removes. Raises `FederationError`.
+    refused is not asked again, who has come in the meantime is. Updates beyond the first 64 MiB
+    are files, which `forget_updates` removes. Raises `FederationError`.
     """
     rules, number = study.rules, current.number + 1
     forget_updates(study.run)
@@ -87,8 +88,10 @@ def ask_to_train(
                 state=fingerprint(content.array_records["arrays"]))  # fmt: skip
     silent = set(targets.values())
     needed, lifetime = study.quorum - len(received), rules.timeout * (rules.repeats + 1)
+    # an order packs better than what has been trained: the first state is full of zeros
+    largest = largest_size(study.manifest.shapes, study.config.message.update)
     for answer in exchange(study.grid, targets, MessageType.TRAIN, content, str(number),
-                           rules.timeout, needed, unanswered, lifetime):  # fmt: skip
+                           rules.timeout, needed, unanswered, lifetime, largest):  # fmt: skip
         silent.discard(answer.site)
         try:
             got = judge(study, answer, current, cases[answer.site], echo)

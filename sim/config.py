@@ -29,8 +29,9 @@ class Sim(Section):
     """Threads that read images and prepare training batches beside the computation; empty: 4 when a
     GPU computes, else 0."""
     memory_gigabytes: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Memory of the device that training may take, in 10^9 bytes; where a step needs more, blocks
-    are computed a second time in the backward pass, with the same result. Empty: 80 % of it."""
+    """Memory of the device that a process may take, in 10^9 bytes; empty: all of it. Where the
+    blocks of a step would keep more than 80 % of it, they are computed a second time in the
+    backward pass, with the same result; with `privacy.method: hooks` they are not."""
     cache_megabytes: float = Field(2000, ge=0, allow_inf_nan=False)
     """Memory of each process, in 10^6 bytes, for what the frozen blocks before the first adapter
     make of images; used with adapters in the last blocks alone. 0: none."""

@@ -100,7 +100,7 @@ def _mix(
     ones = _one_hot_places(high, wide, key).expand(len(key), -1, -1)
     keys, values = torch.cat([key.flatten(1, 2), ones], -1), value.flatten(1, 2)
     if (high, wide) != (len(of_rows), len(of_columns)):
-        longer.append(_padding_bias(biases_h, biases_w, high, wide))
+        longer += _padding_bias(biases_h, biases_w, high, wide)
         keys, values = _with_padding(attention, keys, values, heads)
     queries = torch.cat([each.to(query.dtype) for each in longer], -1).flatten(1, 2)
     mixed = attend(queries, keys, values, split.shape[-1])
@@ -115,30 +115,35 @@ def _one_hot_places(high: int, wide: int, like: Tensor) -> Tensor:
     return torch.cat([rows.repeat_interleave(wide, 0), columns.repeat(high, 1)], 1)
 
 
-def _padding_bias(biases_h: Tensor, biases_w: Tensor, high: int, wide: int) -> Tensor:
+def _padding_bias(biases_h: Tensor, biases_w: Tensor, high: int, wide: int) -> list[Tensor]:
     """The bias (N, high, wide, 1) of the one key that stands for all padding of a window.
 
+    It is the sum of two numbers, of which the second is what rounding leaves out of the first: in
+    bfloat16 a bias of 5 would be off by 0.01, and with it the weight of all padding.
     `biases_h (N, high, wide, h)` and `biases_w (N, high, wide, w)` of a whole window.
     """
-    exact = torch.promote_types(biases_h.dtype, torch.float32)
+    given = biases_h.dtype
+    exact = torch.promote_types(given, torch.float32)
     biases_h, biases_w = biases_h.to(exact), biases_w.to(exact)
     found = []
     if high < biases_h.shape[-1]:
         found.append(biases_h[..., high:].logsumexp(-1) + biases_w.logsumexp(-1))
     if wide < biases_w.shape[-1]:
         found.append(biases_h[..., :high].logsumexp(-1) + biases_w[..., wide:].logsumexp(-1))
-    return torch.stack(found).logsumexp(0)[..., None]
+    bias = torch.stack(found).logsumexp(0)[..., None]
+    rounded = bias.to(given)
+    return [rounded, bias - rounded]
 
 
 def _with_padding(
     attention: Any, keys: Tensor, values: Tensor, heads: int
 ) -> tuple[Tensor, Tensor]:
-    """`keys (N, T, c)` and `values (N, T, v)` with a feature that only the padding key has."""
+    """`keys (N, T, c)` and `values (N, T, v)` with two features that only the padding key has."""
     _, of_key, of_value = attention.qkv.bias.to(values.dtype).view(3, heads, 1, -1)
     repeats = len(keys) // heads
     empty = F.pad(of_key, (0, keys.shape[-1] - of_key.shape[-1]))
-    padding = F.pad(empty, (0, 1), value=1.0).repeat(repeats, 1, 1)
-    keys = torch.cat([F.pad(keys, (0, 1)), padding], 1)
+    padding = F.pad(empty, (0, 2), value=1.0).repeat(repeats, 1, 1)
+    keys = torch.cat([F.pad(keys, (0, 2)), padding], 1)
     return keys, torch.cat([values, of_value.repeat(repeats, 1, 1)], 1)
 
 

@@ -19,6 +19,9 @@ from medsa_model.device import in_autocast_precision
 
 CHUNKED_FROM = 1024
 """Keys from which weights are not kept: 32 x 32 tokens, a frame of 512 pixels with vit_b."""
+FEW = 64
+"""Keys from which a CUDA device takes a fused kernel. Of shorter sequences, such as across depth,
+there are so many that a kernel's grid cannot count them, and a product is as fast."""
 ROWS = 256
 """Queries of a chunk: with 4,096 keys their weights fill 2 MiB in bfloat16."""
 
@@ -29,9 +32,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, varying: int) -> Tensor:
     `query (N, T, c)`, `key (N, U, c)`, `value (N, U, v)`; returns (N, T, v). The features of `key`
     from number `varying` on are constants: their gradient is not needed, and may be zero.
     """
-    if query.is_cuda:
+    few = FEW if query.is_cuda else CHUNKED_FROM
+    if query.is_cuda and key.shape[1] >= few:
         return _fused(query, key, value)
-    if key.shape[1] < CHUNKED_FROM:
+    if key.shape[1] < few:
         return (query @ key.transpose(1, 2)).softmax(-1) @ value
     given = [in_autocast_precision(each) for each in (query, key, value)]
     out: Tensor = _Chunked.apply(*given, varying)

@@ -88,6 +88,9 @@ def fit_privately(
     # a case that cannot be read fails here, whoever is drawn later
     batches.frames.read(range(len(batches.frames)))
     model.recompute = False  # Opacus' hooks must see every layer once
+    together = train.batch_size * privacy.views
+    if by_hooks and privacy.method == "auto":
+        by_hooks = not must_recompute(model, together, batches.slices, train.precision, memory)
     check_buffers(model, lambda: loss_of_made_up([0]))
     with hooked(model) if by_hooks else nullcontext():
         if by_hooks:

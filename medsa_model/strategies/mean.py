@@ -1,14 +1,13 @@
 """The weighted mean of adapter states, with exact weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 
-from medsa_model import stored_state
 from medsa_model.section import Section
 from medsa_model.state import AdapterState
-from medsa_model.stored_state import parts
+from medsa_model.stored_state import groups, parts
 from medsa_model.strategies.update import Update, check_enough
 
 
@@ -57,7 +56,7 @@ def _mean_of_tensors(
     """
     total, first, mean = sum(weights), updates[0].state, {}
     shapes = {name: first[name].shape for name in names}
-    for group in _groups(shapes):
+    for group in groups(shapes):
         sizes = [shapes[name].numel() for name in group]
         accumulated = torch.zeros(sum(sizes), dtype=torch.float64)
         for update, weight in zip(updates, weights, strict=True):
@@ -67,20 +66,6 @@ def _mean_of_tensors(
         for name, part in zip(group, parts_of, strict=True):
             mean[name] = part.view(shapes[name]).clone()
     return mean
-
-
-def _groups(shapes: Mapping[str, torch.Size]) -> Iterator[list[str]]:
-    """Names in groups that have `stored_state.NUMBERS` numbers at most, or one tensor."""
-    group: list[str] = []
-    numbers = 0
-    for name, shape in shapes.items():
-        numbers += shape.numel()
-        if group and numbers > stored_state.NUMBERS:
-            yield group
-            group, numbers = [], shape.numel()
-        group.append(name)
-    if group:
-        yield group
 
 
 def _mean_of_rows(

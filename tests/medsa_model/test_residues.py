@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medsa_model.errors import CheckpointError
-from medsa_model.residues import keep_residue, load_residue
+from medsa_model.residues import forget_residues, keep_residue, load_residue
 from medsa_model.state import AdapterState
 
 SHAPES = {"w": (2, 3), "b": (4,)}
@@ -37,26 +37,48 @@ def test_a_round_begins_with_what_the_one_before_left(tmp_path, log):
         assert value_of(folder, round_) == float(round_)  # also when it is repeated
         keep_residue(folder, RUN, "a", round_, residue(round_ + 1))
     assert not log.text
-    assert sorted(path.name[:5] for path in folder.iterdir()) == ["0002-", "0003-"]
+    assert sorted(path.name[:7] for path in folder.iterdir()) == ["000002-", "000003-"]
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("run", "site", "round_"), [("b" * 64, "a", 3), (RUN, "b", 3), (RUN, "a", 2), (RUN, "a", 5)]
+    ("run", "site", "round_"), [("b" * 64, "a", 3), (RUN, "b", 3), (RUN, "a", 2), (RUN, "a", 1)]
 )
 def test_that_of_another_run_site_or_round_is_none(tmp_path, log, run, site, round_):
     keep_residue(tmp_path, RUN, "a", 2, residue(7.0))
     assert value_of(tmp_path, 3) == 7.0 and not log.text
     assert value_of(tmp_path, round_, run, site) == 0.0
-    assert f"round {round_ + 1}: the residue of the round before" in log.text
+    assert f"round {round_ + 1}: the residue of the rounds before" in log.text
     assert "there is none" in log.text
+
+
+def test_rounds_that_were_missed_lose_nothing(tmp_path, log):
+    """And the round after them can be repeated."""
+    keep_residue(tmp_path, RUN, "a", 2, residue(7.0))
+    for _ in range(2):
+        assert value_of(tmp_path, 6) == 7.0
+        keep_residue(tmp_path, RUN, "a", 6, residue(9.0))
+    assert value_of(tmp_path, 7) == 9.0 and not log.text
+
+
+def test_nothing_is_left_in_the_end(tmp_path):
+    keep_residue(tmp_path / "residues", RUN, "a", 2, residue(7.0))
+    forget_residues(tmp_path / "residues")
+    forget_residues(tmp_path / "residues")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_draft_of_a_killed_write_is_removed(tmp_path):
+    (tmp_path / ".000001-0.safetensors.draft").write_bytes(b"half")
+    keep_residue(tmp_path, RUN, "a", 2, residue(7.0))
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_one_that_is_renamed_is_not_taken(tmp_path, log):
     keep_residue(tmp_path, RUN, "a", 2, residue(7.0))
     (path,) = tmp_path.iterdir()
-    path.rename(path.with_name(f"0003{path.name[4:]}"))
+    path.rename(path.with_name(f"000003{path.name[6:]}"))
     assert value_of(tmp_path, 4) == 0.0 and "there is none" in log.text
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -13,16 +14,16 @@ from medsa_model.checkpoint import Round
 from medsa_model.config import RunConfig
 from medsa_model.errors import CheckpointError, ConfigError, FederationError
 from medsa_model.logs import read_metrics
-from medsa_model.records import to_arrays
+from medsa_model.records import serialised_bytes, to_arrays
 from medsa_model.strategies import Update
 from server.app import close_round
-from server.exchange import Answer
+from server.exchange import SMALL, Answer, Unanswered
 from server.introduction import Node
 from server.roster import STRIKES, Roster, present, strikes_after
 from server.rules import Rules, check_enough
 from server.strategy import Received
 from server.study import Study
-from server.training_round import FOLDER, drop_too_long, judge, train_round
+from server.training_round import FOLDER, ask_to_train, drop_too_long, judge, train_round
 from sim.grid import InProcessGrid
 from tests.server.hostile import CASES, flat
 from tests.server.messages import echo_of
@@ -202,3 +203,24 @@ def test_updates_are_files_for_this_account_alone(tmp_path, monkeypatch):
     kept = list((tmp_path / FOLDER).iterdir())
     assert len(kept) == 2 and all(file.stat().st_mode & 0o077 == 0 for file in kept)
     assert updates["a"].state["block.w"].shape == (16, 10)
+
+
+def test_an_answer_may_be_longer_than_its_order(tmp_path, monkeypatch):
+    """Up-projections that are zero pack to nothing, trained ones do not."""
+    shapes = {"down": (400, 900), "up": (900, 400)}
+    manifest = replace(MANIFEST, shapes=shapes)
+    random = torch.Generator().manual_seed(0)
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    trained = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    allowed = []
+    monkeypatch.setattr(
+        "server.exchange.receive", lambda grid, names, arriving, most: allowed.append(most) or []
+    )
+    run = study(tmp_path, {}, [], timeout=0.2, repeats=0)
+    run = replace(run, manifest=manifest)
+    ask_to_train(
+        run, [*run.roster.nodes.values()], Round(0, zeros, {}, {}), Unanswered(), {}, set()
+    )
+    answer = RecordDict({"arrays": to_arrays(trained, shapes, zeros)})
+    sent = RecordDict({"arrays": to_arrays(zeros, shapes)})
+    assert serialised_bytes(sent) + SMALL < serialised_bytes(answer) <= allowed[0]

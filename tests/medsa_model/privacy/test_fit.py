@@ -1,6 +1,7 @@
 """Training one site with differential privacy, end to end on the small model."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -119,6 +120,21 @@ def test_everything_can_be_trained_by_the_loop_and_not_by_hooks(tiny, batches):
     _, change = train(tiny.model, batches, ALONE, 0.0, steps=1, method="loop", clip_norm=1e-3,
                       train=slow)  # fmt: skip
     assert 0 < float(change.norm()) <= 6e-4 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize(("memory", "hooks"), [(1.0, False), (1e15, True)])
+def test_for_want_of_memory_patients_are_computed_one_by_one(
+    memory, hooks, model, batches, monkeypatch
+):
+    used = []
+    monkeypatch.setattr(
+        "medsa_model.privacy.fit.hooked", lambda model: used.append(1) or nullcontext()
+    )
+    monkeypatch.setattr("medsa_model.privacy.fit.check_gradients", lambda *_: None)
+    monkeypatch.setattr("medsa_model.privacy.fit.private_steps", lambda *_: None)
+    privacy = Privacy(noise_multiplier=1.0, sampling_rate=0.5, clip_norm=1.0, method="auto")
+    fit_privately(model, batches, ALONE, Loss().build(), TRAIN, privacy, 1.0, 1, 0.0, memory=memory)
+    assert bool(used) == hooks and model.recompute == (not hooks)
 
 
 def test_what_others_are_asked_does_not_change_a_patients_gradient(model):
