@@ -98,7 +98,8 @@ class SiteConfig(Section):
     backward pass, with the same result; with `privacy.method: hooks` they are not."""
     cache_megabytes: float = Field(2000, ge=0, allow_inf_nan=False)
     """Memory, in 10^6 bytes, for what the frozen blocks before the first adapter make of images, so
-    that it is computed once; used by runs with adapters in the last blocks alone. 0: none."""
+    that it is computed once; used by runs with adapters in the last blocks alone. 0: nothing is
+    kept; results are the same, whatever it is."""
     cache_folder: Path | None = None
     """Private folder where this is kept over restarts as well; empty: in memory alone. It holds
     activations computed from the patients' images, from which much of an image can be told: treat

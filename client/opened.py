@@ -59,13 +59,14 @@ def open_site(config: SiteConfig, settled: bool = True) -> Site:
     )
 
 
-def open_cache(config: SiteConfig) -> TensorStore | None:
-    """Where the site keeps activations of the frozen blocks; raises `ConfigError`."""
+def open_cache(config: SiteConfig) -> TensorStore:
+    """Where the site keeps activations of the frozen blocks; raises `ConfigError`.
+
+    Also one that keeps nothing: it rounds like any other, so that results do not depend on it.
+    """
     folder = None
     if config.cache_folder:
         folder = TensorFolder(config.cache_folder, round(config.cache_folder_megabytes * 10**6))
-    if not config.cache_megabytes and folder is None:
-        return None
     return TensorStore(round(config.cache_megabytes * 10**6), folder)
 
 

@@ -5,8 +5,11 @@ function of the frozen model and the image. Their tokens are kept for each image
 eight turned variants, or for each slice of a volume, and training begins with them.
 
 Tokens are kept in the precision of the run: float32, or bfloat16 under autocast, to which they are
-also rounded when they are just computed. Each image is computed by itself. So what training gets
-is the same whatever is kept; in float32 it is that of a model without a cache.
+also rounded when they are just computed. Each image is computed by itself, one after the other:
+those of a batch that are not kept are not computed together, as their last bits would then depend
+on how many they are. So what training gets is the same whatever is kept, also when nothing is; in
+float32 it is that of a model without a cache. What is just computed stays on the device for its
+step, but the step waits for the copy that is kept.
 """
 
 import hashlib
@@ -39,8 +42,9 @@ class PrefixCache:
     def tokens(self, model: MedSam, image: Tensor, keys: Sequence[str]) -> Tensor:
         """`model.prefix(image)` (n, S/p, S/p, C) on the model's device, float32.
 
-        `image (B, 3, S, S)` or `(B, 3, D, S, S) float32 in [0, 255]`, whole numbers, need not be on
-        the device: only what is not kept goes there. `keys` has one for each image or slice.
+        `image (B, 3, S, S)` or `(B, 3, D, S, S) float32 in [0, 255]`, whole numbers, best on the
+        processor: pixels are compared there with those of what is kept, and only what is not kept
+        goes to the device. `keys` has one for each image or slice.
         """
         device = model.sam.device
         flat = image.transpose(1, 2).flatten(0, 1) if image.dim() == 5 else image
@@ -88,9 +92,9 @@ def _precision(device: torch.device) -> torch.dtype:
 
 @torch.no_grad()
 def _compute(model: MedSam, picture: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tokens (S/p, S/p, C) of one picture (3, S, S), on the processor."""
-    tokens = model.prefix(picture[None].to(model.sam.device))[0]
-    return tokens.to("cpu", dtype).contiguous()
+    """The tokens (S/p, S/p, C) of one picture (3, S, S), on the model's device."""
+    tokens = model.prefix(picture[None].to(model.sam.device, non_blocking=True))[0]
+    return tokens.to(dtype).contiguous()
 
 
 def _content(picture: Tensor) -> str:

@@ -8,7 +8,7 @@ In evaluation a prompt is a function of (seed, case), in training of (seed, roun
 caller passes the generator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol
 
@@ -42,11 +42,15 @@ class Prompt:
     boxes: torch.Tensor | None = None
     classes: torch.Tensor | None = None
 
-    def to(self, device: torch.device | str) -> "Prompt":
-        """The same prompts on `device`."""
-        boxes = None if self.boxes is None else self.boxes.to(device)
-        classes = None if self.classes is None else self.classes.to(device)
-        return Prompt(self.points.to(device), self.labels.to(device), boxes, classes)
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Prompt":
+        """The same prompts on `device`; `non_blocking` as in `torch.Tensor.to`."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Prompt":
+        """With `change` of every tensor that there is."""
+        boxes = None if self.boxes is None else change(self.boxes)
+        classes = None if self.classes is None else change(self.classes)
+        return Prompt(change(self.points), change(self.labels), boxes, classes)
 
     def __len__(self) -> int:
         return self.points.shape[0]

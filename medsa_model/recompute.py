@@ -22,7 +22,7 @@ def must_recompute(
 ) -> bool:
     """Whether training on `images` of `slices` slices would keep more than `SHARE` of `memory`.
 
-    In bytes; `None` is all memory of the device. Weights, gradients and optimiser states count as well.
+    In bytes; `None` is all memory of the device. Weights, gradients and optimiser states count too.
     """
     encoder, device = model.sam.image_encoder, model.sam.device
     blocks = list(encoder.blocks)[model.frozen_blocks :]

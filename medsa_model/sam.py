@@ -267,7 +267,7 @@ class MedSam(nn.Module):
             missing = prompt.boxes.isnan().any(1, keepdim=True)
             corners = prompt.boxes.nan_to_num().view(count, 2, 2)
             points = torch.cat([points, corners], 1)
-            corner_labels = torch.tensor([2, 3], device=labels.device).expand(count, -1)
+            corner_labels = torch.arange(2, 4, device=labels.device).expand(count, -1)
             labels = torch.cat([labels, corner_labels.masked_fill(missing, PADDING)], 1)
         position = encoder.pe_layer.forward_with_coords(points + 0.5, encoder.input_image_size)
         embeddings = [encoder.not_a_point_embed, *encoder.point_embeddings]

@@ -1,10 +1,11 @@
 """Tensors in files of a private folder, bounded in bytes; what was not used longest goes first.
 
 It is a memory of what can be computed again: a file that is missing, damaged or belongs to
-something else counts as nothing, and a disk that is full stops nobody.
+something else counts as nothing. A disk that is full, or cannot be written any more, stops nobody.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -21,8 +22,8 @@ ENDING, TENSOR, CONTENT = ".safetensors", "tensor", "content"
 class TensorFolder:
     """One file for each tensor in `place`, of `most` bytes together.
 
-    Files are readable by their owner alone. Raises `ConfigError` when the folder cannot be made or
-    is open to other accounts.
+    Files are readable by their owner alone. Raises `ConfigError` when the folder cannot be made,
+    when files of it that are too many cannot be removed, or when it is open to other accounts.
     """
 
     def __init__(self, place: Path, most: int) -> None:
@@ -34,14 +35,14 @@ class TensorFolder:
             for draft in place.glob(f".*{ENDING}.draft"):  # of a process that was ended
                 draft.unlink(missing_ok=True)
             found = [(path.stat(), path) for path in place.glob(f"*{ENDING}")]
+            found.sort(key=lambda each: each[0].st_mtime_ns)
+            self._sizes = {path.name: facts.st_size for facts, path in found}  # oldest use first
+            self._bytes = sum(self._sizes.values())
+            self._forget(most)
         except OSError as error:
             raise ConfigError(
                 f"the cache folder {place} cannot be used: {error.strerror}; choose another one"
             ) from error
-        found.sort(key=lambda each: each[0].st_mtime_ns)
-        self._sizes = {path.name: facts.st_size for facts, path in found}  # oldest use first
-        self._bytes = sum(self._sizes.values())
-        self._forget(most)
 
     def read(self, name: str, content: str) -> Tensor | None:
         """The tensor `name`, if what was written with it is `content`; else nothing."""
@@ -65,15 +66,17 @@ class TensorFolder:
         if len(data) > self.most:
             return
         path = self.place / (name + ENDING)
-        self._bytes -= self._sizes.pop(path.name, 0)
-        self._forget(self.most - len(data))
         draft = path.with_name(f".{path.name}.draft")
         try:
+            self._remove(path.name)
+            self._forget(self.most - len(data))
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
             draft.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)  # it would take room that nobody counts
             self._tell(error)
             return
         self._sizes[path.name] = len(data)
@@ -82,9 +85,12 @@ class TensorFolder:
     def _forget(self, most: int) -> None:
         """Remove files until `most` bytes are left."""
         while self._bytes > most:
-            name = next(iter(self._sizes))
-            (self.place / name).unlink(missing_ok=True)
-            self._bytes -= self._sizes.pop(name)
+            self._remove(next(iter(self._sizes)))
+
+    def _remove(self, name: str) -> None:
+        """Remove a file, which counts until it is gone."""
+        (self.place / name).unlink(missing_ok=True)
+        self._bytes -= self._sizes.pop(name, 0)
 
     def _tell(self, error: OSError) -> None:
         if not self._told:

@@ -16,46 +16,51 @@ class TensorStore:
     def __init__(self, most: int, folder: TensorFolder | None = None) -> None:
         self.most, self.folder = most, folder
         self.bytes = 0
-        self._kept: dict[str, Tensor] = {}  # oldest use first
+        self._kept: dict[str, tuple[str, Tensor]] = {}  # with its content; oldest use first
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: str) -> Tensor | None:
-        """The tensor of `key` in memory, if it is there."""
-        tensor = self._kept.pop(key, None)
-        if tensor is not None:
-            self._kept[key] = tensor
+    def get(self, key: str, content: str) -> Tensor | None:
+        """The tensor of `key` in memory, if it is there and made of `content`."""
+        made_of, tensor = self._kept.get(key, (None, None))
+        if tensor is None or made_of != content:
+            return None
+        self._kept[key] = self._kept.pop(key)
         return tensor
 
     def find(
         self, key: str, content: Callable[[], str], make: Callable[[], Tensor], pinned: bool = False
     ) -> Tensor:
-        """The tensor of `key`: from memory, from the folder, or as `make` gives it.
+        """The tensor of `key`: from memory, from the folder, or as `make` gives it, on its device.
 
-        `content` identifies what it is made of: a file that was made of something else is made
-        anew. `pinned`: kept in memory from which copies to a CUDA device need no waiting.
+        `content` identifies what it is made of: what was made of something else is made anew.
+        `pinned`: kept in memory from which copies to a CUDA device need no waiting.
         """
-        tensor = self.get(key)
+        if not self.most and self.folder is None:
+            return make()
+        made_of = content()
+        tensor = self.get(key, made_of)
         if tensor is not None:
             return tensor
-        if self.folder is None:
-            tensor = make()
-        else:
-            made_of = content()
+        if self.folder is not None:
             tensor = self.folder.read(key, made_of)
-            if tensor is None:
-                tensor = make()
-                self.folder.write(key, made_of, tensor)
-        if pinned:
-            tensor = tensor.pin_memory()
-        self._keep(key, tensor)
+        if tensor is None:
+            tensor = make()
+            if self.folder is not None:
+                self.folder.write(key, made_of, tensor.cpu())
+        if tensor.nbytes <= self.most:
+            kept = tensor.cpu()
+            self._keep(key, made_of, kept.pin_memory() if pinned else kept)
         return tensor
 
-    def _keep(self, key: str, tensor: Tensor) -> None:
-        if tensor.nbytes > self.most:
-            return
+    def _keep(self, key: str, content: str, tensor: Tensor) -> None:
+        if key in self._kept:  # of another content
+            self._forget(key)
         self.bytes += tensor.nbytes
-        self._kept[key] = tensor
+        self._kept[key] = content, tensor
         while self.bytes > self.most:
-            self.bytes -= self._kept.pop(next(iter(self._kept))).nbytes
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: str) -> None:
+        self.bytes -= self._kept.pop(key)[1].nbytes

@@ -117,6 +117,8 @@ def fit(
     frozen first blocks make of an image comes from `cache`. Where blocks would keep too much of
     `memory` (bytes; `None`: that of the device) they are computed again in the backward pass.
     The optimiser starts anew each round, so a site keeps nothing of it between rounds.
+    Batches are copied to a GPU without waiting for it; a step waits for answers that are corrected
+    and for what is new in `cache`.
     """
     started = time.monotonic()
     device = model.sam.device
@@ -127,18 +129,19 @@ def fit(
     images, slices = -(-batches.order.shape[1] // train.accumulate), batches.slices
     model.recompute = must_recompute(model, images, slices, train.precision, memory)
 
-    def prepare(step: int) -> Batch:
-        return batches[step].pinned(device)
+    def prepare(step: int) -> list[Batch]:
+        return [part.pinned(device) for part in parts_of(batches[step], train.accumulate)]
 
     with Prefetched(prepare, len(batches), workers) as prepared:
-        for batch in prepared:
-            draws = correction_draws(batch.seed, corrections)
-            for part in parts_of(batch, train.accumulate):
+        for parts in prepared:
+            prompts = sum(len(part.owner) for part in parts)
+            draws = correction_draws(parts[0].seed, corrections)
+            for part in parts:
                 with autocast(device, train.precision):
                     value = batch_loss(model, part, loss, device, draws, cache=cache)
-                    value = value * (len(part.owner) / len(batch.owner))
+                    value = value * (len(part.owner) / prompts)
                 value.backward()
-                total += value.detach()  # read once at the end: no step waits for the device
+                total += value.detach()  # read once at the end, so as not to wait here
             if proximal:
                 pull(parameters, start, proximal)
             nn.utils.clip_grad_norm_(parameters, train.clip_norm)
@@ -202,14 +205,17 @@ def batch_loss(
     What `cache` keeps of the images is not computed again.
     """
     rows = len(batch.owner) // patients if patients else 1
-    embedding = embed(model, batch, device, patients, cache)[batch.owner.to(device)]
-    prompt = batch.prompt
+    # before the encoder is launched: a copy that waits would wait for the encoder as well
+    owner = batch.owner.to(device, non_blocking=True)
+    mask = batch.mask.to(device, non_blocking=True)[:, None].float()
+    prompt, asked = batch.prompt, batch.prompt.to(device, non_blocking=True)
+    embedding = embed(model, batch, device, patients, cache)[owner]
     for generator in draws:
         with torch.no_grad():
-            answer = model.to_frame(model.decode(embedding, prompt.to(device))[0])[:, 0] > 0
+            answer = model.to_frame(model.decode(embedding, asked)[0])[:, 0] > 0
         prompt = corrected(prompt, batch.mask.numpy(), answer.cpu().numpy(), generator)
-    logits, _ = model.decode(embedding, prompt.to(device), rows)
-    mask = batch.mask.to(device, non_blocking=True)[:, None].float()
+        asked = prompt.to(device)
+    logits, _ = model.decode(embedding, asked, rows)
     target = F.interpolate(mask, logits.shape[-2:], mode="bilinear", antialias=True)
     value: Tensor = loss(logits.float(), target)
     return value

@@ -6,7 +6,8 @@ medsa-audit --config run.yaml --membership
 
 Canaries take the way of patients through `private_steps`, with the noise, the sampling rate and
 the clipping norm that the run has at a site, for all rounds together. `--membership` attacks small
-models trained by `fit` and by `fit_privately`, which takes minutes (`sim/membership.py`).
+models trained by `fit` and by `fit_privately`, which takes minutes (`sim/membership.py`): vit_tiny
+in place of the run's backbone, with its adapters in all blocks and without depth.
 """
 
 import argparse
@@ -55,8 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--canaries", type=positive, default=CANARIES, help=f"in each run (default {CANARIES})"
     )
     parser.add_argument(
-        "--membership", action="store_true", help="also attack small models, which takes minutes"
-    )
+        "--membership", action="store_true",
+        help="also attack small models, which takes minutes: vit_tiny in place of the run's "
+        "backbone, adapters in all of its blocks and without depth, generated images",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the result here too")
     parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
     options = parser.parse_intermixed_args(arguments)

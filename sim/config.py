@@ -34,7 +34,8 @@ class Sim(Section):
     backward pass, with the same result; with `privacy.method: hooks` they are not."""
     cache_megabytes: float = Field(2000, ge=0, allow_inf_nan=False)
     """Memory of each process, in 10^6 bytes, for what the frozen blocks before the first adapter
-    make of images; used with adapters in the last blocks alone. 0: none."""
+    make of images; used with adapters in the last blocks alone. 0: nothing is kept. Results
+    are the same, whatever it is."""
     partition: Partition = BySite()
     """How cases are dealt to sites."""
     split: SplitOptions = SplitOptions()
@@ -53,8 +54,8 @@ class Sim(Section):
     """Test cases per site shown as pictures in the report."""
     processes: int | None = Field(None, ge=1)
     """Processes that work beside each other, each with its share of the cores, its own model and
-    its own copy of the training images; empty: one for each core, or one when a GPU computes. Of a
-    Ray cluster those that fit into it."""
+    its own copy of the training images; empty: one for each core, or one when a GPU computes (with
+    `engine: ray` one for each GPU). Of a Ray cluster those that fit into it."""
     ray_address: str | None = Field(None, min_length=1, max_length=256)
     """With `engine: ray` a Ray cluster that is running: `auto`, HOST:PORT or ray://HOST:PORT;
     empty: that of the environment's RAY_ADDRESS, else a Ray of this machine's own. All machines of

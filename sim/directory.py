@@ -53,6 +53,7 @@ def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overw
                 f"--resume: {out} holds no run; check --out, or leave --resume out to start one"
             )
         check_settings(config, out)
+        write_settings(config, out)  # sites read theirs from it
         return out
     if ours:
         if has_begun(out) and not overwrite:
@@ -63,11 +64,16 @@ def choose_directory(config: SimulatedRun, out: Path | None, resume: bool, overw
     out.mkdir(parents=True, exist_ok=True)
     versions = {"fed-medsa": __version__, "python": platform.python_version()}
     write_json(out / "versions.json", versions | {name: version(name) for name in PACKAGES})
-    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    draft = out / ".config.yaml.draft"
-    draft.write_text(settings, encoding="utf-8")
-    draft.replace(out / "config.yaml")
+    write_settings(config, out)
     return out
+
+
+def write_settings(config: SimulatedRun, run: Path) -> None:
+    """Write config.yaml of a run in one step."""
+    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    draft = run / ".config.yaml.draft"
+    draft.write_text(settings, encoding="utf-8")
+    draft.replace(run / "config.yaml")
 
 
 def is_ours(run: Path) -> bool:
@@ -90,7 +96,9 @@ def check_settings(config: SimulatedRun, run: Path) -> None:
     before = load_simulation(run / "config.yaml").model_dump(mode="json")
     changed = differences(before, config.model_dump(mode="json"))
     # what a run that was short of memory has to change, and where a cluster is now
-    for key in ("sim.processes", "sim.memory_gigabytes", "sim.ray_address"):
+    for key in (
+        "sim.processes", "sim.memory_gigabytes", "sim.cache_megabytes", "sim.ray_address",
+    ):  # fmt: skip
         changed.pop(key, None)
     if changed:
         lines = [f"  {key}: {old}, now {new}" for key, (old, new) in changed.items()]

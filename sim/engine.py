@@ -34,7 +34,7 @@ def run_with_ray(
 
     Without an `address` a Ray of this machine is started for as many as `processes`, which share
     its GPUs; else the Ray cluster at `address` is used, with as many as fit into it. Raises
-    `ConfigError` when that cannot be reached or has no room for one.
+    `ConfigError` when that cannot be reached, or where there is no room for one process.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

@@ -166,10 +166,15 @@ def processes_for(sim: Sim, federations: int) -> int:
 
 
 def wished_processes(sim: Sim) -> int:
-    """`sim.processes`; when empty, one for each core, or one in all when a GPU computes."""
+    """`sim.processes`; when empty, one for each core, or one in all when a GPU computes.
+
+    With Ray, which gives each process GPUs of its own, one for each GPU.
+    """
     if sim.processes:
         return sim.processes
-    return cores() if choose_device(sim.device).type == "cpu" else 1
+    if choose_device(sim.device).type == "cpu":
+        return cores()
+    return max(1, torch.cuda.device_count()) if sim.engine == "ray" else 1
 
 
 def run_plan(plan: Plan, run: Path, sites: Sequence[str]) -> None:

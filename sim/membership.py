@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from medsa_model.adapters import Msa
 from medsa_model.backbone import Model
 from medsa_model.build import build
 from medsa_model.config import RunConfig
@@ -28,15 +27,17 @@ def attack(
 ) -> dict[str, Any]:
     """Membership inference as JSON, on generated images; see `medsa_model/privacy/membership.py`.
 
-    The model is vit_tiny with the run's adapters and loss. Without privacy it is overfitted by
-    settings of its own; with it, the run's `train` and `privacy` train it, where `privacy.epsilon`
-    is spent on `steps` steps.
+    The model is vit_tiny with the run's loss and the run's adapters, in all blocks whatever
+    `adapter.blocks` says (a list is of the blocks of another backbone), and without `depth`.
+    Without privacy it is overfitted by settings of its own; with it, the run's `train` and
+    `privacy` train it, where `privacy.epsilon` is spent on `steps` steps.
     """
     privacy = config.privacy
     assert privacy is not None
-    adapter = config.adapter
-    if isinstance(adapter, Msa):  # images have no depth
-        adapter = adapter.model_copy(update={"depth": False})
+    fields = type(config.adapter).model_fields
+    replaced = {"blocks": "all", "depth": False}  # vit_tiny has fewer, and images have no depth
+    replaced = {name: value for name, value in replaced.items() if name in fields}
+    adapter = config.adapter.model_copy(update=replaced)
     built = build(Model(image_size=SIZE), adapter, config.seed, torch.device("cpu"))
     cases, inside = memorable_cases(images, SIZE, config.seed), halves(models, images, config.seed)
     loss, noise = config.loss.build(), privacy.noise(steps)

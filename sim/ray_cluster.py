@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,7 +49,8 @@ def address_of(wished: str | None) -> str | None:
 def connect(address: str | None, processes: int, shares: Shares) -> dict[str, int | float]:
     """Start Ray for `processes`, or join the cluster at `address`; returns what a process takes.
 
-    Raises `ConfigError` when there is no such cluster, or when no process fits into it.
+    Raises `ConfigError` when there is no such cluster, or when no process fits into it or into
+    this machine.
     """
     import ray
     import torch
@@ -58,12 +60,18 @@ def connect(address: str | None, processes: int, shares: Shares) -> dict[str, in
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": paths}
     environment: dict[str, object] = {"env_vars": settings}
     if address is None:
-        gpus = torch.cuda.device_count()
+        cpus, gpus = processes * shares.cpus, torch.cuda.device_count()
+        taken = _taken(shares, _equal_share(gpus, processes))
+        if not _fits(taken, {"CPU": cpus, "GPU": gpus}):
+            raise ConfigError(
+                f"sim.ray_gpus: a process takes {taken['num_gpus']:g} GPUs, but this machine has "
+                f"{gpus}; leave the key out, or set sim.ray_address to a Ray cluster that has them"
+            )
         ray.init(
-            "local", num_cpus=processes * shares.cpus, num_gpus=gpus, include_dashboard=False,
+            "local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False,
             runtime_env=environment,
         )  # fmt: skip
-        return _taken(shares, _equal_share(gpus, processes))
+        return taken
     try:
         _reach(address)
         ray.init(address, runtime_env=environment)
@@ -105,7 +113,7 @@ def _equal_share(gpus: int, processes: int) -> float:
     return 1 / math.ceil(processes / gpus) if gpus else 0.0
 
 
-def _fits(taken: dict[str, int | float], has: dict[str, float]) -> bool:
+def _fits(taken: dict[str, int | float], has: Mapping[str, float]) -> bool:
     return has.get("CPU", 0) >= taken["num_cpus"] and has.get("GPU", 0) >= taken["num_gpus"]
 
 

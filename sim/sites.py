@@ -78,8 +78,8 @@ def open_sites(run: Path) -> dict[str, Site]:
     parts[POOLED] = {"train": [case for named in parts.values() for case in named["train"]]}
     checkpoint, workers = config.model.checkpoint, threads_for(config.sim.workers, device)
     memory = config.sim.memory_gigabytes and config.sim.memory_gigabytes * 10**9
-    most = round(config.sim.cache_megabytes * 10**6)
-    cache = TensorStore(most) if most else None
+    # also one that keeps nothing: it rounds like any other, so that results do not depend on it
+    cache = TensorStore(round(config.sim.cache_megabytes * 10**6))
     kept: Kept = {}  # shared, so that the pooled site holds no second copy of a frame
     return {
         name: Site(name, part, device, checkpoint, workers, kept, cache=cache, memory=memory)

@@ -2,16 +2,14 @@
 
 from itertools import pairwise
 
-from torch import Tensor
-
 from medsa_model.data.frames import Batch
-from medsa_model.prompts import Prompt
 
 
 def parts_of(batch: Batch, count: int) -> list[Batch]:
     """`batch` in `count` parts with nearly equal numbers of images or volumes, in their order.
 
     A part for each image when they are fewer. A part about which nothing is asked is left out.
+    Parts of a pinned batch are not pinned: rows that are picked lie in ordinary memory.
     """
     images = len(batch.image)
     count = min(count, images)
@@ -30,14 +28,8 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
     return Batch(
         batch.image[first:last],
         batch.mask[rows],
-        _rows_of(batch.prompt, rows),
+        batch.prompt.each(lambda tensor: tensor[rows]),
         batch.owner[rows] - start,
         batch.seed,
         batch.keys[start:stop],
     )
-
-
-def _rows_of(prompt: Prompt, rows: Tensor) -> Prompt:
-    boxes = None if prompt.boxes is None else prompt.boxes[rows]
-    classes = None if prompt.classes is None else prompt.classes[rows]
-    return Prompt(prompt.points[rows], prompt.labels[rows], boxes, classes)

@@ -44,7 +44,10 @@ class Batch:
         if device.type != "cuda":
             return self
         with torch.cuda.device(device):  # a thread knows of no other device than the first
-            return replace(self, image=self.image.pin_memory(), mask=self.mask.pin_memory())
+            return replace(
+                self, image=self.image.pin_memory(), mask=self.mask.pin_memory(),
+                prompt=self.prompt.each(Tensor.pin_memory), owner=self.owner.pin_memory(),
+            )  # fmt: skip
 
 
 Frame = TypeVar("Frame", Framed, FramedVolume)

@@ -78,7 +78,7 @@ def fit_privately(
         batch = batches.draw(np.concatenate(chosen), draw, seed)
         if by_hooks:
             batch = replace(batch, prompt=widened(batch.prompt, batches.kinds))
-        return sum_of_losses(batch, len(part), train.precision)
+        return sum_of_losses(batch.pinned(device), len(part), train.precision)
 
     def loss_of_made_up(part: Sequence[int]) -> Tensor:
         names = model.class_embedding.num_embeddings if model.class_embedding else 0

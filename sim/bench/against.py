@@ -137,9 +137,10 @@ def train_as_ours(net: Any, sam: Mapping[str, torch.Tensor]) -> None:
 
 
 def checkout_step(net: Any, pixels: torch.Tensor, mask: torch.Tensor, prompt: Any) -> Any:
-    """A step in float32 with the loss and the optimiser of ours."""
-    loss = Loss().build()
-    optimizer = make_optimizer(Train(steps=1), list(trained_parameters(net).values()), 0.0)
+    """A step in float32 with the loss, the clipping and the optimiser of ours."""
+    loss, train = Loss().build(), Train(steps=1)
+    parameters = list(trained_parameters(net).values())
+    optimizer = make_optimizer(train, parameters, 0.0)
 
     def step() -> None:
         embedding = net.image_encoder(pixels)
@@ -154,6 +155,7 @@ def checkout_step(net: Any, pixels: torch.Tensor, mask: torch.Tensor, prompt: An
             mask[:, None].float(), logits.shape[-2:], mode="bilinear", antialias=True
         )
         loss(logits[:, :1], target).backward()
+        nn.utils.clip_grad_norm_(parameters, train.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

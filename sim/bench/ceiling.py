@@ -51,7 +51,7 @@ def ceiling(
             "operations": operations, "best_rate": rates[best], "best_shape": str(best),
             "square_rate": rates[shapes[0]], "step_rate": operations / min(taken),
         }  # fmt: skip
-        least = Side("at the best rate", [operations / rates[best]])
+        least = Side("computed: at the best rate", [operations / rates[best]], computed=True)
         ours = Side(f"ours, {way}", taken)
         rows.append(Row(f"ceiling, {way}", unit_of(device), least, ours, facts))
     return rows

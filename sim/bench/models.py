@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from medsa_model.adapters import Msa
 from medsa_model.adapters.freeze import trained_parameters
@@ -70,15 +71,20 @@ def precisions(device: torch.device) -> tuple[str, ...]:
 
 def training_step(
     model: MedSam, batch: Batch, precision: str, cache: PrefixCache | None = None
-) -> Callable[[], object]:
-    """A step as `fit` does it: forward, loss, backward, AdamW."""
-    device, loss = model.sam.device, Loss().build()
-    optimizer = make_optimizer(Train(steps=1), list(trained_parameters(model).values()), 0.0)
+) -> Callable[..., None]:
+    """A step as `fit` does it: forward, loss, backward, clipping, one AdamW for all its calls.
 
-    def step() -> None:
+    It trains on `batch`, or on another one that it is called with.
+    """
+    device, loss, train = model.sam.device, Loss().build(), Train(steps=1)
+    parameters = list(trained_parameters(model).values())
+    optimizer = make_optimizer(train, parameters, 0.0)
+
+    def step(seen: Batch = batch) -> None:
         with autocast(device, precision):
-            value = batch_loss(model, batch, loss, device, cache=cache)
+            value = batch_loss(model, seen, loss, device, cache=cache)
         value.backward()
+        nn.utils.clip_grad_norm_(parameters, train.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -16,10 +16,10 @@ WIDTH = 9.75  # inches
 def draw_ratios(rows: Sequence[Row], out: Path) -> list[Path]:
     """Write `bench.png` and `bench.svg` into `out`: plain over ours, by the minima.
 
-    A line at 1 is where both are the same. Rows without a ratio are left out; nothing is written
-    when none has one.
+    A line at 1 is where both are the same. Rows without a ratio, or with one to something that was
+    computed and not measured, are left out; nothing is written when none is left.
     """
-    drawn = [(row, row.ratio_of_minima) for row in rows]
+    drawn = [(row, row.ratio_of_minima) for row in rows if row.plain and not row.plain.computed]
     bars = [(row, ratio) for row, ratio in drawn if ratio]
     if not bars:
         return []

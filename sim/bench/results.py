@@ -16,10 +16,14 @@ Fact = float | int | str | bool | None
 
 @dataclass(frozen=True)
 class Side:
-    """Samples of one of the two things that a row compares, in the order they were taken."""
+    """Samples of one of the two things that a row compares, in the order they were taken.
+
+    What is `computed` was not measured, and its label begins with that word.
+    """
 
     label: str
     samples: Sequence[float]
+    computed: bool = False
 
     @property
     def minimum(self) -> float:
@@ -39,8 +43,8 @@ class Side:
     def as_json(self) -> dict[str, Any]:
         """The side as it stands in bench.json."""
         return {
-            "label": self.label, "samples": list(self.samples), "minimum": self.minimum,
-            "median": self.median, "spread": self.spread,
+            "label": self.label, "computed": self.computed, "samples": list(self.samples),
+            "minimum": self.minimum, "median": self.median, "spread": self.spread,
         }  # fmt: skip
 
 

@@ -52,7 +52,8 @@ def server_memory(settings: Settings, megabytes: float = MEGABYTES) -> list[Row]
         name: found[name]
         for name in ("answers", "answer_bytes", "most_alive", "seconds", "seconds_of_mean")
     }
-    everything = Side("all answers together", [found["answers"] * found["answer_bytes"]])
+    together = found["answers"] * found["answer_bytes"]
+    everything = Side("computed: all answers together", [together], computed=True)
     return [Row("server_memory", "bytes", everything, Side("coordinator", [found["rise"]]), facts)]
 
 

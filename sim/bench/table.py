@@ -28,6 +28,8 @@ def cells(row: Row) -> list[str]:
     least = [f"{side.minimum / 1e6:,.1f}" if large else f"{side.minimum:.3g}" for side in sides]
     if row.plain is None:
         least.insert(0, "")
+    elif row.plain.computed:
+        least[0] += " (computed)"
     ratios = [
         "" if ratio is None else f"{ratio:.2f}x"
         for ratio in (row.ratio_of_minima, row.ratio_of_medians)

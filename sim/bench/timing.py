@@ -1,4 +1,4 @@
-"""Times of several pieces of work, taken in turn: plain, ours, plain, ours.
+"""Times of several pieces of work, taken in turn: plain, ours, ours, plain.
 
 On a processor the seconds are those that this process computed, on all its threads together, so
 that others on the machine count little. On other devices they are seconds of a clock, with the
@@ -39,10 +39,14 @@ def wait_for(device: torch.device) -> None:
 def in_turn(
     sides: Mapping[str, Work], repeats: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of every side, `repeats` times one after the other, after `warm_up` turns."""
+    """Seconds of every side, `repeats` times one after the other, after `warm_up` turns.
+
+    The order is turned round in every second turn, so that no side is always the first.
+    """
     samples: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides.items())
     for turn in range(-warm_up, repeats):
-        for name, work in sides.items():
+        for name, work in order[::-1] if turn % 2 else order:
             seconds = seconds_of(work, device)
             if turn >= 0:
                 samples[name].append(seconds)

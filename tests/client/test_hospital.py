@@ -252,6 +252,16 @@ def test_rounds_with_a_cache_are_those_without_one(site, encoded):
     assert encoded == [1] * 4  # three cases of training and one of validation
 
 
+def test_in_bfloat16_too_rounds_do_not_depend_on_how_much_is_kept(site, encoded):
+    config = last_blocks(train=precise(augment=False, precision="bfloat16"))
+    first = build(config.model, config.adapter, config.seed, CPU).initial
+    states = []
+    for most in (0, 10**9):
+        site.cache = TensorStore(most)
+        states.append(train_site(site, config, first, 0).state)
+    assert same(*states) and encoded == [1] * 7  # two steps of two images, then three images
+
+
 def test_sites_may_share_a_cache_and_adapters_in_all_blocks_use_none(site, coordinator, encoded):
     config = last_blocks(train=precise(augment=False))
     first = build(config.model, config.adapter, config.seed, CPU).initial

@@ -99,7 +99,8 @@ def test_a_site_has_a_cache_in_memory_and_on_disk_as_it_says(tmp_path):
     plain = open_site(config(tmp_path))
     assert plain.cache is not None and plain.workers == 0
     assert plain.cache.most == 2 * 10**9 and plain.cache.folder is None
-    assert open_site(config(tmp_path, cache_megabytes=0)).cache is None
+    nothing = open_site(config(tmp_path, cache_megabytes=0)).cache  # it rounds like any other
+    assert nothing is not None and nothing.most == 0 and nothing.folder is None
     more = {"cache_megabytes": 0, "cache_folder": "kept", "cache_folder_megabytes": 0.5}
     cache = open_site(config(tmp_path, **more)).cache
     assert cache is not None and cache.most == 0 and cache.folder is not None

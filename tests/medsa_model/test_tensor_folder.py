@@ -117,9 +117,45 @@ def test_a_full_disk_is_told_once_and_stops_nothing(place, monkeypatch, caplog):
         inside.setattr(Path, "replace", full)
         for name in "ab":
             folder.write(name, "", torch.ones(3))
+    assert [*place.iterdir()] == []  # no draft takes room that nobody counts
     # a record that two handlers heard is one
     told = {id(record) for record in caplog.records if "No space left" in record.getMessage()}
     assert len(told) == 1
     assert folder.read("a", "") is None
     folder.write("c", "", torch.ones(3))
     assert folder.read("c", "") is not None
+
+
+def read_only(*_: object, **__: object) -> None:
+    raise OSError(30, "Read-only file system")
+
+
+def test_a_disk_that_became_read_only_is_told_and_stops_nothing(place, monkeypatch, caplog):
+    monkeypatch.setattr("medsa_model.tensor_folder.logger.propagate", True)
+    size = size_of_one(place)
+    folder = TensorFolder(place, 2 * size)
+    for name in "ab":
+        folder.write(name, "", torch.ones(100))
+    with monkeypatch.context() as inside:
+        for name in ("unlink", "replace"):
+            inside.setattr(Path, name, read_only)
+        inside.setattr(os, "open", read_only)
+        folder.write("c", "", torch.ones(100))  # another one would have to go
+        folder.write("a", "new", torch.zeros(100))
+    assert "Read-only file system" in caplog.text
+    for name in "ab":  # as they are on the disk
+        found = folder.read(name, "")
+        assert found is not None and torch.equal(found, torch.ones(100))
+    for name in "cde":
+        folder.write(name, "", torch.ones(100))
+        assert sum(path.stat().st_size for path in place.iterdir()) <= 2 * size
+
+
+def test_a_start_that_cannot_remove_what_is_too_much_says_so(place, monkeypatch):
+    size = size_of_one(place)
+    folder = TensorFolder(place, 2 * size)
+    for name in "ab":
+        folder.write(name, "", torch.ones(100))
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(ConfigError, match="cannot be used: Read-only file system; choose another"):
+        TensorFolder(place, size)

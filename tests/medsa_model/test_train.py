@@ -1,5 +1,7 @@
 """fit(): reproducible, its batches cover all cases, FedProx pulls, the base stays frozen."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -275,6 +277,53 @@ def test_corrections_of_the_parts_are_those_of_the_whole(model, frames, monkeypa
         batch_loss(model, part, Loss().build(), torch.device("cpu"), parted)
     for click in (0, 1):
         assert torch.equal(clicks[click], torch.cat(clicks[2 + click :: 2]))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_parts_are_pinned_after_they_are_cut(accumulate, model, frames, monkeypatch):
+    """Rows that are picked of a pinned tensor lie in ordinary memory."""
+    pinned, used = [], []
+
+    def pin(batch: Batch, device: torch.device) -> Batch:
+        pinned.append(dataclasses.replace(batch))
+        return pinned[-1]
+
+    def noted(model, batch, *rest, **more):
+        used.append(batch)
+        return batch_loss(model, batch, *rest, **more)
+
+    monkeypatch.setattr(Batch, "pinned", pin)
+    monkeypatch.setattr("medsa_model.train.batch_loss", noted)
+    train = Train(steps=2, batch_size=2, precision="float32", accumulate=accumulate)
+    batches = TrainingBatches(frames, KINDS, 2, 2, 2, True, (0, 1, 0))
+    fit(model, batches, Loss().build(), train, 0.0)
+    assert len(used) == 2 * accumulate
+    assert all(one is other for one, other in zip(used, pinned, strict=True))
+
+
+@pytest.mark.parametrize("clicks", [0, 1])
+def test_what_a_step_needs_is_on_its_way_before_the_encoder_is_launched(
+    clicks, model, frames, monkeypatch
+):
+    batch = TrainingBatches(frames, KINDS, 1, 2, 2, True, (0, 1, 0))[0]
+    given = (batch.image, batch.mask, batch.owner, batch.prompt.points, batch.prompt.labels,
+             batch.prompt.boxes)  # fmt: skip
+    names = {id(tensor): number for number, tensor in enumerate(given)}
+    events: list[int | str] = []
+    move, prefix = torch.Tensor.to, model.prefix
+
+    def moved(tensor, *arguments, **named):
+        if id(tensor) in names and named.get("non_blocking"):
+            events.append(names[id(tensor)])
+        return move(tensor, *arguments, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    monkeypatch.setattr(model, "prefix", lambda image: events.append("encoder") or prefix(image))
+    draws = [np.random.default_rng(0)] * clicks
+    batch_loss(model, batch, Loss().build(), torch.device("cpu"), draws)
+    assert batch.prompt.boxes is not None
+    before = events[: events.index("encoder")]
+    assert sorted(before) == [0, 1, 2, 3, 4, 5] and events == [*before, "encoder"]
 
 
 def test_more_parts_than_images_are_refused():

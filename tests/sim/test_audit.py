@@ -12,9 +12,11 @@ import torch
 import yaml
 
 import sim.audit
+import sim.membership
 from client.charged import charge_round, to_receipt, told_of
 from client.config import Limits
 from client.hospital import Site, train_site
+from medsa_model.build import build
 from medsa_model.config import load_run
 from medsa_model.data.sample import Case
 from medsa_model.errors import ManifestError
@@ -225,6 +227,25 @@ def test_masks_have_nothing_to_do_with_images_and_are_the_same_again():
     assert 0.4 < float(one.mask.float().mean()) < 0.6
     other = memorable_cases(3, 48, 0)[2].load()
     assert not torch.equal(one.mask, other.mask)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [{"kind": "msa", "blocks": "last-8", "depth": True}, {"kind": "msa", "blocks": [0, 11]},
+     {"kind": "lora", "blocks": "last-8"}, {"kind": "full"}],
+)  # fmt: skip
+def test_the_small_model_is_adapted_in_all_of_its_blocks(config, monkeypatch, adapter):
+    built = []
+    monkeypatch.setattr(
+        sim.membership, "build", lambda *words: built.append(build(*words)) or built[-1]
+    )
+    losses = np.random.default_rng(0).random((4, 6))
+    monkeypatch.setattr(sim.membership, "shadow_losses", lambda *_: losses)  # not trained here
+    words = ["model.backbone=vit_b", "data={kind: phantom}", f"adapter={json.dumps(adapter)}"]
+    attack(load_run(config, words), models=4, images=6, steps=1)
+    trained = {name for name in built[0].initial if "image_encoder.blocks." in name}
+    assert {int(name.split("blocks.")[1].split(".")[0]) for name in trained} == {*range(6)}
+    assert not any("depth_adapter" in name for name in trained)
 
 
 def test_a_tiny_attack_runs_and_its_numbers_are_in_range(config, capsys, monkeypatch):

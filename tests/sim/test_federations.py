@@ -21,7 +21,7 @@ from medsa_model.errors import CheckpointError, FederationError
 from medsa_model.logs import logger, set_up
 from sim.compare import Plan, plans
 from sim.config import Sim, load_simulation
-from sim.federations import cores, finished, processes_for, run_plans
+from sim.federations import cores, finished, processes_for, run_plans, wished_processes
 from sim.run import main
 from sim.sites import open_cases
 from sim.split import split
@@ -132,6 +132,16 @@ def test_how_many_processes():
     assert processes_for(Sim(processes=3), 2) == 2
     assert processes_for(Sim(device="cpu"), 999) == cores()
     assert processes_for(Sim(engine="ray", processes=3), 9) == 1
+
+
+@pytest.mark.parametrize(("gpus", "with_ray"), [(1, 1), (4, 4), (0, 1)])
+def test_ray_has_a_process_for_each_gpu(monkeypatch, gpus, with_ray):
+    """No GPU of CUDA's is what Apple's is."""
+    device = torch.device("cuda" if gpus else "mps")
+    monkeypatch.setattr("sim.federations.choose_device", lambda _: device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert wished_processes(Sim(engine="ray")) == with_ray
+    assert wished_processes(Sim()) == 1 and wished_processes(Sim(engine="ray", processes=7)) == 7
 
 
 def test_a_killed_process_is_explained(config, tmp_path):

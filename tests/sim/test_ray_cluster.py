@@ -1,13 +1,17 @@
 """Which Ray is used, what a process takes of it, and what is said when it cannot work."""
 
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 from pydantic import ValidationError
 
 import sim.ray_cluster
+from medsa_model.errors import ConfigError
 from medsa_model.refusals import Refused
 from sim.config import Sim
 from sim.ray_cluster import (
@@ -17,6 +21,7 @@ from sim.ray_cluster import (
     _reach,
     _taken,
     address_of,
+    connect,
     open_on_node,
     print_of,
 )
@@ -53,6 +58,20 @@ def test_what_fits_into_a_machine():
     assert taken == {"num_cpus": 2, "num_gpus": 0.5} and _taken(Shares(2), 1.0)["num_gpus"] == 1
     assert _fits(taken, {"CPU": 2.0, "GPU": 1.0, "memory": 1e9})
     assert not _fits(taken, {"CPU": 1.0, "GPU": 1.0}) and not _fits(taken, {"CPU": 8.0})
+
+
+@pytest.mark.parametrize(("gpus", "wished"), [(0, 1.0), (0, 0.25), (1, 2.0)])
+def test_a_ray_of_this_machine_is_not_started_where_no_process_fits(monkeypatch, gpus, wished):
+    started = []
+    stand_in = SimpleNamespace(init=lambda *_, **more: started.append(more["num_gpus"]))
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    told = rf"sim\.ray_gpus: a process takes {wished:g} GPUs, but this machine has {gpus};"
+    with pytest.raises(ConfigError, match=told):
+        connect(None, 2, Shares(1, wished))
+    assert started == []
+    assert connect(None, 2, Shares()) == {"num_cpus": 1, "num_gpus": gpus / 2}
+    assert started == [gpus]
 
 
 def test_a_share_of_gpus_is_a_part_of_one_or_whole():

@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 from medsa_model.logs import append_metrics, read_metrics
+from sim.config import load_simulation
 from sim.run import main
+from sim.sites import open_sites
+from tests.sim.test_federation import configuration, prepare
 
 SMALL = {
     "name": "small",
@@ -106,11 +109,25 @@ def test_a_finished_run_is_not_mixed_with_another(run, config, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
-def test_resuming_a_finished_run_changes_nothing(run, config, tmp_path):
+@pytest.mark.parametrize(
+    "changed",
+    [(), ("sim.processes=2", "sim.memory_gigabytes=3", "sim.cache_megabytes=0")],
+    ids=["the same", "settings of no influence"],
+)
+def test_resuming_a_finished_run_changes_nothing(changed, run, config, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(run, again, symlinks=True)
-    assert main(["--config", str(config), "--out", str(again), "--resume"]) == 0
+    assert main(["--config", str(config), "--out", str(again), "--resume", *changed]) == 0
     assert (again / "summary.json").read_text() == (run / "summary.json").read_text()
+    settings = load_simulation(again / "config.yaml").sim  # which the sites read
+    assert settings.memory_gigabytes == (3 if changed else None)
+
+
+def test_where_nothing_is_kept_sites_round_as_with_a_store(tmp_path):
+    sim = {"split": {"test": 0.34, "val": 0.17}, "device": "cpu", "cache_megabytes": 0}
+    prepare(configuration(sim=sim), tmp_path / "run")
+    caches = [site.cache for site in open_sites(tmp_path / "run").values()]
+    assert all(cache is not None and cache.most == 0 for cache in caches) and caches
 
 
 def test_ctrl_c_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):

@@ -2,18 +2,19 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from medsa_model.data.frames import Frames, TrainingBatches, round_order
+from medsa_model.data.frames import Batch, Frames, TrainingBatches, round_order
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.synthetic import Synthetic
 from medsa_model.data.transforms import to_frame
 from medsa_model.errors import DataError
-from medsa_model.prompts import Click
+from medsa_model.prompts import Box, ByClass, Click
 
 
 @pytest.mark.parametrize(("cases", "steps", "batch_size"), [(5, 3, 2), (4, 2, 4), (3, 2, 8)])
@@ -90,3 +91,33 @@ def test_equal_keys_have_equal_pixels_and_the_variant_is_in_the_key():
     assert len(pictures) == 16
     plain = TrainingBatches(frames, (Click(),), 1, 2, 1, False, (0, 0, 0))[0]
     assert sorted(plain.keys) == sorted(f"0:{case.case}" for case in cases)
+
+
+def test_for_cuda_every_tensor_of_a_batch_is_pinned_and_for_others_none(monkeypatch):
+    """A copy stands for what CUDA would give."""
+    cases = Synthetic(sites=1, cases_per_site=2, size=64).open()
+    kinds = (Click(), Box(), ByClass())
+    batch = TrainingBatches(Frames(cases, 32, to_frame), kinds, 1, 2, 4, False, (0, 1, 0))[0]
+    assert batch.pinned(torch.device("cpu")) is batch
+    made: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        made.append(tensor.clone())
+        return made[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    pinned = batch.pinned(torch.device("cuda"))
+    for one, other in zip(tensors_of(pinned), tensors_of(batch), strict=True):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+        assert any(one is each for each in made)
+    assert (pinned.seed, pinned.keys) == (batch.seed, batch.keys)
+
+
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    prompt = batch.prompt
+    assert prompt.boxes is not None and prompt.classes is not None
+    return [
+        batch.image, batch.mask, batch.owner, prompt.points, prompt.labels, prompt.boxes,
+        prompt.classes,
+    ]  # fmt: skip

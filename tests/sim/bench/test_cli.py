@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 ROW = Row("one, float32", "CPU s", Side("plain", [4.0, 2.0, 3.0]), Side("ours", [1.0, 1.0, 2.0]),
           {"batch": 2})  # fmt: skip
 ALONE = Row("two", "bytes", None, Side("ours", [3e6]))
+COMPUTED = Row("three", "bytes", Side("computed: all", [9e6], computed=True), Side("ours", [3e6]))
 
 
 def settings(out: Path, **more: object) -> Settings:
@@ -35,13 +36,14 @@ def test_ratios_are_of_minima_and_of_medians():
     assert ALONE.ratio_of_minima is None and ALONE.ratio_of_medians is None
     assert cells(ROW) == ["one, float32", "CPU s", "2", "1", "2.00x", "3.00x", "100 %"]
     assert cells(ALONE) == ["two", "MB", "", "3.0", "", "", ""]
+    assert cells(COMPUTED)[2:5] == ["9.0 (computed)", "3.0", "3.00x"]
 
 
 def test_both_sides_are_measured_in_turn_after_a_warm_up():
     order: list[str] = []
     sides = {"plain": lambda: order.append("plain"), "ours": lambda: order.append("ours")}
     taken = in_turn(sides, 2, CPU)
-    assert order == ["plain", "ours"] * 3
+    assert order == ["ours", "plain", "plain", "ours", "ours", "plain"]
     assert {name: len(samples) for name, samples in taken.items()} == {"plain": 2, "ours": 2}
 
 
@@ -54,7 +56,7 @@ def test_what_is_written(tmp_path, capsys):
     figures = {
         "one": ("what one is", lambda _: [ROW]),
         "broken": ("what fails", failing),
-        "two": ("what two is", lambda _: [ALONE]),
+        "two": ("what two is", lambda _: [ALONE, COMPUTED]),
     }
     console = Console(width=200)
     assert measure([*figures], settings(tmp_path), console, figures) == ["broken"]
@@ -70,16 +72,18 @@ def test_what_is_written(tmp_path, capsys):
     assert set(one) == {"name", "what", "seconds", "error", "rows"}
     assert one["rows"] == [{
         "name": "one, float32", "unit": "CPU s",
-        "plain": {"label": "plain", "samples": [4, 2, 3], "minimum": 2, "median": 3,
-                  "spread": pytest.approx(2 / 3)},
-        "ours": {"label": "ours", "samples": [1, 1, 2], "minimum": 1, "median": 1, "spread": 1},
+        "plain": {"label": "plain", "computed": False, "samples": [4, 2, 3], "minimum": 2,
+                  "median": 3, "spread": pytest.approx(2 / 3)},
+        "ours": {"label": "ours", "computed": False, "samples": [1, 1, 2], "minimum": 1,
+                 "median": 1, "spread": 1},
         "ratio_of_minima": 2, "ratio_of_medians": 3, "spread": 1, "facts": {"batch": 2},
     }]  # fmt: skip
     assert broken["error"] == "no memory" and broken["rows"] == []
     assert two["rows"][0]["plain"] is None and two["rows"][0]["ratio_of_minima"] is None
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert two["rows"][1]["plain"]["computed"] and not two["rows"][1]["ours"]["computed"]
     drawn = (tmp_path / "bench.svg").read_text()
-    assert "one, float32" in drawn and "two" not in drawn
+    assert "one, float32" in drawn and "two" not in drawn and "three" not in drawn
     captured = capsys.readouterr()
     assert "medsa-bench: broken: no memory" in captured.err and "2.00x" in captured.out
 
@@ -89,7 +93,7 @@ def failing(_: Settings) -> list[Row]:
 
 
 def test_nothing_is_drawn_without_a_ratio(tmp_path):
-    assert draw_ratios([ALONE], tmp_path) == [] and not [*tmp_path.iterdir()]
+    assert draw_ratios([ALONE, COMPUTED], tmp_path) == [] and not [*tmp_path.iterdir()]
 
 
 def test_the_list_names_every_figure(capsys):
