@@ -73,6 +73,17 @@ class Sim(Section):
             raise ValueError("expected a part of one GPU or a whole number of them")
         return gpus
 
+    @model_validator(mode="after")
+    def _ray_is_used(self) -> Self:
+        defaults = {"ray_address": None, "ray_cpus": 1, "ray_gpus": None}
+        for key, default in defaults.items():
+            if self.engine != "ray" and getattr(self, key) != default:
+                raise ValueError(
+                    f"sim.{key} is {getattr(self, key)}, but sim.engine is {self.engine}, which "
+                    f"starts no Ray; expected sim.engine=ray, or no sim.{key}"
+                )
+        return self
+
     @field_validator("rows", "references")
     @classmethod
     def _different(cls, names: tuple[str, ...]) -> tuple[str, ...]:

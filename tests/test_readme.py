@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from sim.audit import main as audit
+from sim.bench.cli import main as bench
+from sim.bench.figures import FIGURES
 from sim.config import load_simulation
 from sim.run import main
 
@@ -16,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOSPITAL = (ROOT / "configs" / "hospital.yaml").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^(?:# )?(medsa-sim .+)$", README + HOSPITAL, re.MULTILINE)))
+BENCHES = re.findall(r"^(medsa-bench .+)$", README, re.MULTILINE)
 AUDITS = re.findall(r"^(medsa-audit .+)$", README, re.MULTILINE)
 WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", README, re.MULTILINE)
 TINY = ["rounds=1", "model.image_size=32", "train.epochs=null", "train.steps=1"]
@@ -55,7 +58,7 @@ VOLUMES = [  # the layouts of BTCV have tests of their own
 
 def test_there_are_commands_to_test():
     assert len(COMMANDS) >= 5 and any("hospital.yaml" in command for command in COMMANDS)
-    assert len(WISHES) >= 5 and AUDITS
+    assert len(WISHES) >= 5 and AUDITS and BENCHES
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -77,6 +80,17 @@ def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
 def test_a_printed_audit_runs(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert audit([*shlex.split(command)[1:], "--canaries", "400"]) == 0
+
+
+@pytest.mark.parametrize("command", BENCHES)
+def test_a_printed_measurement_is_begun(command, tmp_path, monkeypatch):
+    """What each figure measures has tests of its own, at sizes that take no minutes."""
+    monkeypatch.chdir(tmp_path)
+    begun: list[str] = []
+    monkeypatch.setattr("sim.bench.cli.measure", lambda names, *_: begun.extend(names))
+    _, *words = shlex.split(command)
+    assert bench(words) == 0
+    assert begun == [] if "--list" in words else begun and set(begun) <= set(FIGURES)
 
 
 @pytest.mark.parametrize("cell", WISHES)

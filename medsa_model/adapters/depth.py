@@ -4,15 +4,30 @@ Where the first blocks are left as they are, what they compute for a case never 
 kept (`prefix_cache`), and training neither computes nor backpropagates through them.
 """
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import PlainValidator
 
-Blocks = (
-    Literal["all"]
-    | Annotated[str, Field(pattern=r"^last-[1-9][0-9]?$")]
-    | Annotated[tuple[Annotated[int, Field(ge=0, le=99)], ...], Field(min_length=1, max_length=64)]
-)
+
+def read_blocks(wish: object) -> str | tuple[int, ...]:
+    """What a configuration says, checked for everything but the number of blocks that there are.
+
+    Raises `ValueError`.
+    """
+    if isinstance(wish, str) and re.fullmatch(r"all|last-[1-9][0-9]?", wish):
+        return wish
+    numbers = tuple(wish) if isinstance(wish, list | tuple) else ()
+    valid = all(type(number) is int and 0 <= number < 100 for number in numbers)
+    if numbers and valid and len(set(numbers)) == len(numbers):
+        return numbers
+    raise ValueError(
+        "expected all, last-N with N from 1, or a list of different block numbers from 0, for "
+        "example last-3 or [3, 4, 5]"
+    )
+
+
+Blocks = Annotated[str | tuple[int, ...], PlainValidator(read_blocks)]
 """`all`, `last-3` and the like, or a list of numbers, of which 0 is the first block."""
 
 
@@ -34,4 +49,4 @@ def chosen_blocks(blocks: Blocks, count: int) -> tuple[int, ...]:
         raise ValueError(
             f"block {unknown[0]} of an encoder with {count} blocks; expected 0 to {count - 1}"
         )
-    return tuple(sorted(set(blocks)))
+    return tuple(sorted(blocks))

@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="medsa-bench", description="Measure time, memory and bytes beside a plain way.",
         epilog="example: medsa-bench step_2d memory_1024 --out runs/bench",
     )  # fmt: skip
-    parser.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all but against")
     parser.add_argument("--list", action="store_true", help="say which figures there are")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/bench"),
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--against", type=Path, metavar="PATH",
-        help="a checkout of Medical-SAM-Adapter; its code is run, as you",
+        help="a checkout of Medical-SAM-Adapter; its code is run with your rights",
     )  # fmt: skip
     return parser
 
@@ -100,9 +100,9 @@ def prepare(options: argparse.Namespace, names: Sequence[str]) -> Settings:
     device = choose_device(options.device)
     threads = options.threads or (1 if device.type == "cpu" else torch.get_num_threads())
     torch.set_num_threads(threads)
-    options.out.mkdir(parents=True, exist_ok=True)
     if AGAINST in names:
         check_checkout(options.against)
+    options.out.mkdir(parents=True, exist_ok=True)
     if "server_memory" in names:
         check_space(options.out, options.answers)
     return Settings(device, options.out, threads, options.repeats, options.seed, options.answers,

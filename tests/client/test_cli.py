@@ -8,6 +8,8 @@ def test_under_pytorchs_launcher_a_site_does_not_start(tmp_path, monkeypatch, ca
     monkeypatch.setenv("RANK", "1")
     assert main(["--config", str(tmp_path / "site.yaml")]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("client/run.py: this is copy 1 of 2 that PyTorch's launcher started")
+    assert error.startswith(
+        "client/run.py: this is one of 2 copies that PyTorch's launcher started"
+    )
     assert "device: cuda:1" in error and error.count("\n") == 1
     assert [*tmp_path.iterdir()] == []

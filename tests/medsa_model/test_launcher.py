@@ -9,7 +9,7 @@ from medsa_model.launcher import refuse_launcher
 def test_a_copy_is_told_what_to_do_instead():
     with pytest.raises(ConfigError) as caught:
         refuse_launcher("do that", {"WORLD_SIZE": "4", "RANK": "2"})
-    assert "copy 2 of 4" in str(caught.value) and "WORLD_SIZE is 4" in str(caught.value)
+    assert "one of 4 copies" in str(caught.value) and "WORLD_SIZE is 4" in str(caught.value)
     assert "expected one process: do that" in str(caught.value)
 
 
@@ -20,5 +20,5 @@ def test_a_process_alone_is_not_refused(found):
 
 def test_the_environment_of_the_process_is_looked_at(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"copy \? of 2"):
+    with pytest.raises(ConfigError, match="one of 2 copies"):
         refuse_launcher("")

@@ -75,9 +75,14 @@ def test_a_ray_of_this_machine_is_not_started_where_no_process_fits(monkeypatch,
 
 
 def test_a_share_of_gpus_is_a_part_of_one_or_whole():
-    assert [Sim(ray_gpus=gpus).ray_gpus for gpus in (0, 0.25, 1, 2)] == [0, 0.25, 1, 2]
+    assert [Sim(engine="ray", ray_gpus=gpus).ray_gpus for gpus in (0, 0.25, 1, 2)] == [
+        0,
+        0.25,
+        1,
+        2,
+    ]
     with pytest.raises(ValidationError, match="a part of one GPU or a whole number"):
-        Sim(ray_gpus=1.5)
+        Sim(engine="ray", ray_gpus=1.5)
 
 
 def test_nobody_is_waited_for_where_nobody_listens():
@@ -111,3 +116,10 @@ def test_a_machine_without_the_run_directory_says_so(tmp_path, monkeypatch):
     (run / "split.json").unlink()
     with pytest.raises(Refused, match="there is no run directory at"):
         open_there(run, expected)
+
+
+@pytest.mark.parametrize("key", [{"ray_address": "auto"}, {"ray_cpus": 2}, {"ray_gpus": 1}])
+def test_what_only_ray_uses_is_refused_without_it(key):
+    (name,) = key
+    with pytest.raises(ValueError, match=rf"sim\.{name} is .*, but sim\.engine is in-process"):
+        Sim(**key)

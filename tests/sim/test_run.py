@@ -313,7 +313,7 @@ def test_under_pytorchs_launcher_no_simulation_starts(config, tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert start(config, tmp_path / "run") == 1
     error = capsys.readouterr().err
-    assert error.startswith("medsa-sim: this is copy ? of 2 that PyTorch's launcher started")
+    assert error.startswith("medsa-sim: this is one of 2 copies that PyTorch's launcher started")
     assert all(key in error for key in ("sim.processes", "sim.engine=ray", "sim.device=cuda:1"))
     assert not (tmp_path / "run").exists()
 

@@ -13,7 +13,7 @@ from medsa_model.prompts import collate
 @pytest.mark.parametrize(
     ("blocks", "expected"),
     [("all", (0, 1, 2, 3, 4, 5)), ("last-2", (4, 5)), ("last-6", (0, 1, 2, 3, 4, 5)),
-     ((5, 2, 5), (2, 5))],
+     ((5, 2), (2, 5))],
 )  # fmt: skip
 def test_which_blocks(blocks, expected):
     assert chosen_blocks(blocks, 6) == expected
@@ -22,7 +22,8 @@ def test_which_blocks(blocks, expected):
 @pytest.mark.parametrize(
     ("blocks", "said"),
     [("last-7", "last-7 of an encoder with 6 blocks"), ([1, 6], "block 6 of"), ("last-0", "blocks"),
-     ("first-2", "blocks"), ([], "blocks"), ([-1], "blocks")],
+     ("first-2", "blocks"), ([], "blocks"), ([-1], "blocks"), ([2, 2], "different"),
+     ([[2]], "blocks"), ([True], "blocks"), (3, "blocks"), ({}, "blocks")],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["msa", "lora"])
 def test_blocks_that_there_are_not_are_a_mistake_in_the_settings(blocks, said, kind):
