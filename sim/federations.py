@@ -57,7 +57,7 @@ def run_plans(
         for _ in range(min(processes, len(todo))):
             receiver, sender = context.Pipe(duplex=False)
             worker = context.Process(target=_run_what_is_left, args=(work, taken, sender))
-            with _interrupts_ignored():  # inherited: Ctrl-C is for the parent, which ends the rest
+            with interrupts_ignored():  # inherited: Ctrl-C is for the parent, which ends the rest
                 worker.start()
                 running[worker.sentinel] = worker, receiver
             sender.close()  # so that the end of the process is the end of what it sends
@@ -94,7 +94,8 @@ class Work:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
+    """Processes that are started inside inherit it: Ctrl-C is for their parent, which ends them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -8,7 +8,6 @@ import gc
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import torch
 from medsa_model.device import peak_memory
 from medsa_model.errors import MedsaError
 from medsa_model.logs import logger
+from sim.federations import interrupts_ignored
 
 LOOK = 0.005  # seconds between two looks at the memory in use
 ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
@@ -43,7 +43,7 @@ def in_child(
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(sender, measure, threads, arguments), daemon=True)
     try:
-        with _interrupts_ignored(), _environment(ALLOCATION if exact else {}):
+        with interrupts_ignored(), _environment(ALLOCATION if exact else {}):
             child.start()
         sender.close()  # so that the end of the process is the end of what it sends
         answer: Answer = json.loads(receiver.recv_bytes())
@@ -84,16 +84,6 @@ def without_log() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Inherited by a child: Ctrl-C is for the parent, which ends it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
