@@ -103,6 +103,8 @@ def test_the_list_names_every_figure(capsys):
 
 
 def test_figures_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sim.bench.figures.draw_ratios", lambda *_: [])  # has a test of its own
+    monkeypatch.setattr("sim.bench.figures.give_back", lambda: None)  # takes time 13 times
     for name in FIGURES:
         figure = (name, lambda _, name=name: [Row(name, "s", None, Side("ours", [1.0]))])
         monkeypatch.setitem(sim.bench.figures.WITH_AGAINST, name, figure)
