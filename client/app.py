@@ -106,7 +106,7 @@ def _note(site: Site, event: str, **facts: object) -> None:
         record(site.audit, event, **facts)
 
 
-def _print_of(site: Site, arrays: ArrayRecord) -> str:
+def _fingerprint_of(site: Site, arrays: ArrayRecord) -> str:
     """The fingerprint that a site's audit log notes; empty when it keeps none."""
     return fingerprint(arrays) if site.audit else ""
 
@@ -180,7 +180,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     check_training(config, site.limits, len(cases), round_, site.has_volumes)
     state, manifest = _unpack_state(site, arrays, config, order)
     _note(site, "asked", what="train", run=config.name, sha256=config.sha256, round=round_ + 1,
-          state=_print_of(site, arrays))  # fmt: skip
+          state=_fingerprint_of(site, arrays))  # fmt: skip
     count_training(site.counted, config, round_)
     accounts: list[Account] = []
 
@@ -212,7 +212,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         _note(site, "privacy", round=round_ + 1, epsilon=account.epsilon, delta=account.delta,
              entries=len(account.entries))  # fmt: skip
     _note(site, "answered", what="train", round=round_ + 1, bytes=size_in_bytes(update),
-         state=_print_of(site, update))  # fmt: skip
+         state=_fingerprint_of(site, update))  # fmt: skip
     return answer
 
 
@@ -226,7 +226,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         raise too_few
     state, manifest = _unpack_state(site, arrays, config, order)
     _note(site, "asked", what=part, run=config.name, sha256=config.sha256,
-          state=_print_of(site, arrays))  # fmt: skip
+          state=_fingerprint_of(site, arrays))  # fmt: skip
     count_evaluation(site.counted, config, part)
     everything = evaluate_site(site, config, state, part)
     evaluation = everything.with_at_least(least)

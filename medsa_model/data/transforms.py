@@ -69,16 +69,6 @@ def from_frame(logits: Tensor, content: tuple[int, int], original: tuple[int, in
     return resized.reshape(*logits.shape[:-2], *original)
 
 
-def augment(image: Tensor, mask: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """One of the eight flips and quarter turns of a square, the same for image and mask.
-
-    `image (..., S, S)` and `mask (..., S, S)` of any dtype. Padding turns with the image; so draw
-    the prompt afterwards.
-    """
-    variant = draw_variant(generator)
-    return turned(image, variant), turned(mask, variant)
-
-
 def draw_variant(generator: np.random.Generator) -> int:
     """The number of one of the eight flips and quarter turns of a square; 0 changes nothing."""
     turns, flip = int(generator.integers(4)), int(generator.integers(2))
@@ -86,7 +76,10 @@ def draw_variant(generator: np.random.Generator) -> int:
 
 
 def turned(picture: Tensor, variant: int) -> Tensor:
-    """`picture (..., S, S)` in the flip and quarter turn of number `variant`."""
+    """`picture (..., S, S)` of any dtype in the flip and quarter turn of number `variant`.
+
+    Padding turns with the image; so draw the prompt afterwards.
+    """
     if variant == 0:
         return picture
     picture = torch.rot90(picture, variant % 4, (-2, -1))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medsa_model.data.sample import Sample
-from medsa_model.data.transforms import PADDING, augment, from_frame, to_frame
+from medsa_model.data.transforms import PADDING, draw_variant, from_frame, to_frame, turned
 from medsa_model.errors import DataError
 
 
@@ -93,22 +93,25 @@ def test_leading_dimensions_are_kept() -> None:
     assert from_frame(torch.zeros(16, 16).bfloat16(), (16, 16), (8, 8)).dtype == torch.float32
 
 
-def test_augment_turns_image_and_mask_together() -> None:
+def test_the_eight_variants_turn_image_and_mask_together() -> None:
     mask = torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[0, 1, 2] = mask[1, 6, 3] = True
     image = torch.stack([200 * mask[0], 100 * mask[1], 0 * mask[0]]).byte()
     generator = np.random.default_rng(0)
     seen = set()
     for _ in range(80):
-        turned_image, turned_mask = augment(image, mask, generator)
+        variant = draw_variant(generator)
+        turned_image, turned_mask = turned(image, variant), turned(mask, variant)
         assert torch.equal(turned_image[0] > 0, turned_mask[0])
         assert torch.equal(turned_image[1] > 0, turned_mask[1])
         seen.add(tuple(turned_mask[0].nonzero()[0].tolist()))
     assert len(seen) == 8
 
 
-def test_augment_is_a_function_of_the_generator() -> None:
-    image, mask = torch.arange(48).reshape(3, 4, 4), torch.eye(4).bool()[None]
-    first = augment(image, mask, np.random.default_rng(5))
-    second = augment(image, mask, np.random.default_rng(5))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+def test_variants_are_a_function_of_the_generator_and_zero_changes_nothing() -> None:
+    first, second = (np.random.default_rng(5) for _ in range(2))
+    drawn = [draw_variant(first) for _ in range(40)]
+    assert drawn == [draw_variant(second) for _ in range(40)] and len(set(drawn)) == 8
+    image = torch.arange(48).reshape(3, 4, 4)
+    assert torch.equal(turned(image, 0), image)
+    assert len({tuple(turned(image, variant).flatten().tolist()) for variant in range(8)}) == 8
