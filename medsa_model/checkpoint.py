@@ -1,7 +1,7 @@
 """Round directories: `rounds/0007/` holds everything that the next round needs.
 
     adapter_model.safetensors   the global adapter state (file names as in PEFT)
-    adapter_config.json         what it belongs to: model and adapter sections, manifest
+    adapter_config.json         what it belongs to: model, adapter, task, manifest
     memory.safetensors          what the strategy keeps, when it keeps anything
     round.json                  round, sites, loss, scores, sha256 of the tensor files
     SHA256SUMS                  sha256 of all of these, for `sha256sum --check` too
@@ -53,7 +53,7 @@ class Round:
 def save_round(
     run: Path, round_: Round, manifest: Manifest, sections: Mapping[str, object]
 ) -> Path:
-    """Write a round directory; `sections` are the model and adapter sections of the run.
+    """Write a round directory; `sections` are `model`, `adapter` and `task` of the run.
 
     Raises `CheckpointError` when it cannot be written; nothing of it is left then, and the rounds
     before are untouched.
@@ -133,7 +133,7 @@ def load_round(run: Path, number: int, manifest: Manifest) -> Round:
     """
     place = run / "rounds" / f"{number:04d}"
     try:
-        _check_files(place)
+        check_files(place)
         state = load_file(place / STATE)
         memory = load_file(place / MEMORY) if (place / MEMORY).exists() else {}
         config = json.loads((place / CONFIG).read_text())
@@ -171,7 +171,7 @@ def _sum(path: Path) -> str:
     return f"{file_sha256(path)}  {path.name}\n"
 
 
-def _check_files(place: Path) -> None:
+def check_files(place: Path) -> None:
     """Raise `ValueError` when a file is not what SHA256SUMS says; older rounds have none."""
     if not (place / SUMS).exists():
         return

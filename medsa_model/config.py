@@ -18,6 +18,7 @@ from medsa_model.adapters.depth import chosen_blocks
 from medsa_model.backbone import Model
 from medsa_model.config_problems import concerned, problems, replace_list
 from medsa_model.data import VOLUMES, DataSet
+from medsa_model.data.hounsfield import WINDOW
 from medsa_model.errors import ConfigError
 from medsa_model.evaluate_volumes import Volume
 from medsa_model.losses import Loss
@@ -27,6 +28,7 @@ from medsa_model.prompts import Box, Click, NoPrompt, PromptKind
 from medsa_model.sam import ARCHITECTURES
 from medsa_model.section import Section
 from medsa_model.strategies import FedAvg, PrivateFedAvg, Strategy
+from medsa_model.task import Task
 from medsa_model.train import Train
 
 T = typing.TypeVar("T", bound=Section)
@@ -104,6 +106,17 @@ class RunConfig(Section):
     def named_classes(self) -> int:
         """Structures that prompts ask for by their names: 0 when none does."""
         return len(self.data.classes) if self.prompt.by_class else 0
+
+    @property
+    def task(self) -> Task:
+        """What the adapters are trained for: it is kept with them."""
+        volumes = self.data.kind in VOLUMES
+        return Task(
+            structures=self.data.classes, named=self.named_classes, volumes=volumes,
+            prompts=tuple(dict.fromkeys(kind.kind for kind in self.prompt.trained)),
+            window=getattr(self.data, "window", WINDOW) if volumes else None,
+            volume=self.volume, precision=self.train.precision, seed=self.seed,
+        )  # fmt: skip
 
     def steps_for(self, cases: int) -> int:
         """Optimiser steps in a round for a site with `cases` training cases.
