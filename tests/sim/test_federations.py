@@ -53,6 +53,7 @@ def finished_rows(log: str) -> list[str]:
     return sorted(re.findall(r" (\S+) is finished: rounds and evaluation took \d", log))
 
 
+@pytest.mark.thorough  # starts processes, each of which imports PyTorch
 def test_two_processes_give_what_one_gives(config, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(logger, "handlers", [])  # they write to where capfd reads, and end with it
     one, two = tmp_path / "one", tmp_path / "two"
@@ -86,8 +87,9 @@ def test_an_error_ends_its_federation_and_not_the_others(config, tmp_path, capfd
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.thorough  # as above
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("end", ["ctrl-c", pytest.param("kill", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("end", ["ctrl-c", "kill"])
 def test_no_process_is_left_when_the_program_ends(config, tmp_path, end):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "sim", "--config", str(config), "--out", str(run),
