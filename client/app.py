@@ -24,6 +24,7 @@ from client.policy import (
     read_run,
 )
 from client.privacy import Account, require_privacy
+from client.result import keep_result
 from client.update import to_update
 from medsa_model import __version__
 from medsa_model.audit_log import record
@@ -222,9 +223,11 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     check_part(part)
     least = site.limits.least_evaluated_cases
     too_few = Refused(Reason.TOO_FEW_CASES, f"fewer scored {part} cases than its limit {least}")
+    state, manifest = _unpack_state(site, arrays, config, order)
+    if part == "test" and site.results:  # also where scores of few cases are refused
+        keep_result(site.results, config, state, site.built(config).manifest)
     if 0 < len(site.parts.get(part, ())) < least:
         raise too_few
-    state, manifest = _unpack_state(site, arrays, config, order)
     _note(site, "asked", what=part, run=config.name, sha256=config.sha256,
           state=_fingerprint_of(site, arrays))  # fmt: skip
     count_evaluation(site.counted, config, part)

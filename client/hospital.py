@@ -45,6 +45,7 @@ class Site:
     `agreed` is the file with the settings of the run that the site agreed to.
     `audit` is the file of its audit log; `None`, as in a simulation, keeps none.
     `residues` is its folder for what rounding leaves out of updates; `None` keeps nothing of it.
+    `results` is its folder for the adapters at the end of a run; `None` keeps none.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Site:
     audit: Path | None = None
     agreed: Path | None = None
     residues: Path | None = None
+    results: Path | None = None
     cache: TensorStore | None = field(default=None, repr=False)
     memory: float | None = None
     counts: tuple[int, ...] | None = field(default=None, init=False, repr=False)

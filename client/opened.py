@@ -54,6 +54,7 @@ def open_site(config: SiteConfig, settled: bool = True) -> Site:
         audit=config.state / AUDIT,
         agreed=config.file.parent / AGREED,
         residues=config.state / "residues",
+        results=config.state / "results",
         cache=open_cache(config),
         memory=config.memory_gigabytes and config.memory_gigabytes * 10**9,
     )

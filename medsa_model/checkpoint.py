@@ -83,15 +83,22 @@ def save_round(
 def _write_files(
     draft: Path, round_: Round, manifest: Manifest, sections: Mapping[str, object]
 ) -> None:
-    # one entry: safetensors writes several in any order, and equal states shall be equal files
-    save_file(round_.state, draft / STATE, {"format": "pt"})
+    write_adapter(draft, round_.state, manifest, sections)
     if round_.memory:
         save_file(round_.memory, draft / MEMORY, {"format": "pt"})
-    config = {**sections, "manifest": asdict(manifest), "manifest_sha256": manifest.sha256}
-    write_json(draft / CONFIG, config)
     hashes = {path.name: file_sha256(path) for path in sorted(draft.glob("*.safetensors"))}
     write_json(draft / FACTS, {"round": round_.number, **round_.facts, "sha256": hashes})
     (draft / SUMS).write_text("".join(_sums(draft).values()))
+
+
+def write_adapter(
+    folder: Path, state: AdapterState, manifest: Manifest, sections: Mapping[str, object]
+) -> None:
+    """Write the two files of an adapter into `folder`, which must exist."""
+    # one entry: safetensors writes several in any order, and equal states shall be equal files
+    save_file(state, folder / STATE, {"format": "pt"})
+    config = {**sections, "manifest": asdict(manifest), "manifest_sha256": manifest.sha256}
+    write_json(folder / CONFIG, config)
 
 
 def latest_round(run: Path) -> int | None:

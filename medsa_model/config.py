@@ -118,6 +118,13 @@ class RunConfig(Section):
             volume=self.volume, precision=self.train.precision, seed=self.seed,
         )  # fmt: skip
 
+    @property
+    def sections(self) -> dict[str, object]:
+        """What is kept with the adapters; no path of the machine where they were trained."""
+        model = self.model.model_dump(mode="json", exclude={"checkpoint"})
+        return {"model": model, "adapter": self.adapter.model_dump(mode="json"),
+                "task": self.task.model_dump(mode="json")}  # fmt: skip
+
     def steps_for(self, cases: int) -> int:
         """Optimiser steps in a round for a site with `cases` training cases.
 

@@ -76,9 +76,7 @@ def federate(
     built = build(
         config.model, config.adapter, config.seed, torch.device("cpu"), config.named_classes
     )
-    sections = {"model": config.model.model_dump(mode="json", exclude={"checkpoint"}),
-                "adapter": config.adapter.model_dump(mode="json"),
-                "task": config.task.model_dump(mode="json")}  # fmt: skip
+    sections = config.sections
     current = load_latest(run, built.manifest)
     if current is None:
         current = Round(0, built.initial, {}, {})
