@@ -1,8 +1,4 @@
-"""`medsa-audit`: does the trainer keep the differential privacy that a run YAML promises?
-
-medsa-audit --config run.yaml
-medsa-audit --config run.yaml privacy.epsilon=4 --seeds 5 --out audit.json
-medsa-audit --config run.yaml --membership
+"""What `medsa-audit` does with its parsed options (`sim/audit_cli.py`).
 
 Canaries take the way of patients through `private_steps`, with the noise, the sampling rate and
 the clipping norm that the run has at a site, for all rounds together. `--membership` attacks small
@@ -23,16 +19,15 @@ from rich.table import Table
 
 from client.hospital import planned_steps
 from medsa_model.checkpoint import write_json
+from medsa_model.command_line import INTERRUPTED
 from medsa_model.config import RunConfig, load_run
 from medsa_model.data import VOLUMES
-from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.errors import ConfigError
 from medsa_model.logs import set_up
 from medsa_model.privacy.accounting import NoisySteps, epsilon
 from medsa_model.privacy.audit import Audit, audit
-from medsa_model.privacy.canaries import CANARIES
 from sim.membership import attack, show_attack
 
-INTERRUPTED = 130
 LARGEST = {True: 40_000, False: 20_000}
 """Gradients of canaries in a run, by hooks or not: more would take longer than 20 seconds."""
 SHOWS = (
@@ -41,30 +36,8 @@ SHOWS = (
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 when all agrees with the claim, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="medsa-audit", description="Audit the differential privacy of a run's training.",
-        epilog="example: medsa-audit --config run.yaml privacy.epsilon=8 --seeds 5",
-    )  # fmt: skip
-    parser.add_argument("--config", type=Path, required=True, help="run YAML")
-    parser.add_argument(
-        "--seeds", type=positive, default=1,
-        help="how often canaries are run, each time with other randomness (default 1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--canaries", type=positive, default=CANARIES, help=f"in each run (default {CANARIES})"
-    )
-    parser.add_argument(
-        "--membership", action="store_true",
-        help="also attack small models, which takes minutes: vit_tiny in place of the run's "
-        "backbone, adapters in all of its blocks and without depth, generated images",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the result here too")
-    parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
-    options = parser.parse_intermixed_args(arguments)
-    if options.canaries < 100:
-        parser.error(f"--canaries is {options.canaries}, expected at least 100")
+def audit_run(options: argparse.Namespace) -> int:
+    """Do what `sim/audit_cli.py` understood; the exit code: 0 when all agrees with the claim."""
     try:
         set_up(False)
         config = load_run(options.config, options.override)
@@ -82,23 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
             write_json(options.out, result)
     except KeyboardInterrupt:
         words = ["medsa-audit", "--config", str(options.config), *options.override]
-        print(f"\nInterrupted. Begin again with: {shlex.join(words)}")
+        print(f"\nInterrupted. Begin again with: {shlex.join(words)}", file=sys.stderr)
         return INTERRUPTED
-    except MedsaError as error:
-        print(f"medsa-audit: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        place = error.filename or options.out or Path()
-        print(f"medsa-audit: {place}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        if not error.filename:  # a full disk names no file
+            error.filename = str(options.out or Path())
+        raise
     return 1 if result["problems"] else 0
-
-
-def positive(text: str) -> int:
-    """A whole number from 1; raises `ValueError`."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
 
 
 def check(config: RunConfig, path: Path) -> None:
@@ -187,7 +150,3 @@ def show(result: dict[str, Any], console: Console) -> None:
             "The noise is large for so few canaries: --seeds or --canaries narrow what the "
             "separation may be, down to 0.75 to 1.30.", highlight=False, soft_wrap=True,
         )  # fmt: skip
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

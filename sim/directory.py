@@ -23,8 +23,8 @@ DRAFTS = (".config.yaml.draft", ".versions.json.draft")
 """What a start that failed half-way may leave."""
 WRITTEN = (
     "split.json", "metrics.jsonl", "summary.json", "report.json", "report.html", "progress.png",
-    "rounds", "rows", "examples", "ledgers", "residues", "receipts.json", "best", "final", "tensorboard",
-    "mlflow.json", ".mlflow.json.draft", *DRAFTS,
+    "rounds", "rows", "examples", "ledgers", "residues", "receipts.json", "best", "final",
+    "tensorboard", "mlflow.json", ".mlflow.json.draft", *DRAFTS,
     "config.yaml", "versions.json",
 )  # fmt: skip
 """In the order of removal: what tells a run directory goes last."""

@@ -1,9 +1,4 @@
-"""`medsa-sim`: simulate a federation of several sites on this machine and compare it.
-
-medsa-sim --config configs/demo.yaml
-medsa-sim --config configs/isic.yaml data.root=PATH rounds=4 --out runs/short
-medsa-sim --config configs/isic.yaml data.root=PATH --out runs/short --resume
-"""
+"""What `medsa-sim` does with its parsed options (`sim/cli.py`): a comparison in a directory."""
 
 import argparse
 import json
@@ -19,14 +14,16 @@ from rich.table import Table
 
 from medsa_model.build import build
 from medsa_model.checkpoint import latest_round
+from medsa_model.command_line import INTERRUPTED
 from medsa_model.data.duplicates import Seen, find_duplicates, fingerprint, shown
 from medsa_model.data.reading import is_empty, read_each, refuse
 from medsa_model.data.split import read_split, write_split
 from medsa_model.device import choose_device
-from medsa_model.errors import ConfigError, MedsaError
+from medsa_model.errors import ConfigError
 from medsa_model.launcher import refuse_launcher
 from medsa_model.logs import logger, set_up
 from medsa_model.report import write_report
+from medsa_model.tracking import check_sinks, tracked
 from server.rules import check_enough
 from sim.compare import plans
 from sim.config import Sim, SimulatedRun, load_simulation
@@ -37,24 +34,9 @@ from sim.results import read_results, write_results
 from sim.sites import POOLED, attackers_of, check_names, open_cases, open_sites
 from sim.split import split
 
-INTERRUPTED = 130
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="medsa-sim", description="Simulate a federation on one machine and compare it.",
-        epilog="example: medsa-sim --config configs/demo.yaml rounds=2 --out runs/try",
-    )  # fmt: skip
-    parser.add_argument("--config", type=Path, required=True, help="run YAML")
-    parser.add_argument("--out", type=Path, help="run directory; default runs/NAME/TIME")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--overwrite", action="store_true", help="remove what --out holds first")
-    parser.add_argument("--verbose", action="store_true", help="log more")
-    parser.add_argument("override", nargs="*", help="key.sub=value, replaces a key of the YAML")
-    options = parser.parse_intermixed_args(arguments)
-    if options.resume and options.overwrite:
-        parser.error("--resume goes on with a run, --overwrite removes it: give one of them")
+def run_simulation(options: argparse.Namespace) -> int:
+    """Do what `sim/cli.py` understood; returns the exit code. Raises `MedsaError`, `OSError`."""
     run: Path | None = None
     try:
         set_up(options.verbose)
@@ -62,21 +44,21 @@ def main(arguments: list[str] | None = None) -> int:
             "sim.processes spreads the federations of a comparison over processes, sim.engine=ray "
             "the sites of a federation over all GPUs, and sim.device=cuda:1 chooses a GPU"
         )
+        check_sinks(options.track)
         config = load_simulation(options.config, options.override)
         run = choose_directory(config, options.out, options.resume, options.overwrite)
-        simulate(config, run, Console(markup=False, emoji=False), options.verbose)
+        with tracked(run, options.track):
+            simulate(config, run, Console(markup=False, emoji=False), options.verbose)
     except KeyboardInterrupt:
         words = ["medsa-sim", "--config", str(options.config), *options.override]
+        words += [word for sink in options.track for word in ("--track", sink)]
         again = shlex.join([*words, "--out", str(run), "--resume"])
-        print("\nInterrupted." + (f" Go on with: {again}" if run else ""))
+        print("\nInterrupted." + (f" Go on with: {again}" if run else ""), file=sys.stderr)
         return INTERRUPTED
-    except MedsaError as error:
-        print(f"medsa-sim: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
-        place = error.filename or run or options.out or Path()  # a full disk names no file
-        print(f"medsa-sim: {place}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        if not error.filename:  # a full disk names no file
+            error.filename = str(run or options.out or Path())
+        raise
     return 0
 
 
@@ -190,7 +172,3 @@ def print_table(run: Path, console: Console) -> None:
         console.print(table)
     for line in structure_lines(run):
         console.print(line, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -6,107 +6,95 @@ medsa-bench step_2d step_3d --repeats 5
 medsa-bench against --against /PATH/TO/Medical-SAM-Adapter
 
 Everything that is compared is measured in turn in one process; memory in fresh processes. Weights
-are random and images are made up: nothing is read but this program.
+are random and images are made up: nothing is read but this program. Here are the words it
+understands; what it does is in `sim/bench/run.py`.
 """
 
 import argparse
-import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
-from rich.console import Console
+from medsa_model.command_line import (
+    EXIT_CODES,
+    INTERRUPTED,
+    make_parser,
+    positive,
+    run_command,
+    takes_folder,
+    takes_some_of,
+)
+from sim.bench.names import AGAINST, WHAT
 
-from medsa_model.device import choose_device
-from medsa_model.errors import MedsaError
-from medsa_model.logs import set_up
-from sim.bench.against import check_checkout
-from sim.bench.figures import AGAINST, FIGURES, WITH_AGAINST, measure
-from sim.bench.models import Settings
-from sim.bench.server import check_space
-
-INTERRUPTED = 130
+EXAMPLES = (
+    "medsa-bench --list",
+    "medsa-bench step_2d memory_1024 --out runs/bench",
+    "medsa-bench step_2d step_3d --repeats 5",
+    "medsa-bench against --against ../Medical-SAM-Adapter",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 1 for an error, 130 after Ctrl-C."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    console = Console(markup=False, emoji=False)
+    return run_command("medsa-bench", partial(parse_and_measure, arguments))
+
+
+def parse_and_measure(arguments: list[str] | None) -> int:
+    """Understand the words, and do what they say."""
+    parser = bench_parser()
+    options = parser.parse_intermixed_args(arguments)
     if options.list:
-        width = max(map(len, FIGURES))
-        for name, (what, _) in WITH_AGAINST.items():
-            console.print(f"{name:{width}}  {what}", highlight=False, soft_wrap=True)
+        width = max(map(len, WHAT))
+        for name, what in WHAT.items():
+            print(f"{name:{width}}  {what}")
         return 0
-    names = list(dict.fromkeys(options.names)) or list(FIGURES)
-    if unknown := [name for name in names if name not in WITH_AGAINST]:
-        parser.error(f"no figure {unknown[0]!r}; expected some of {', '.join(WITH_AGAINST)}")
+    names = list(dict.fromkeys(options.names)) or [name for name in WHAT if name != AGAINST]
+    if unknown := [name for name in names if name not in WHAT]:
+        parser.error(f"no figure {unknown[0]!r}; expected some of {', '.join(WHAT)}")
     if options.against and AGAINST not in names:
         names.append(AGAINST)
-    try:
-        set_up(False)
-        settings = prepare(options, names)
-        failed = measure(names, settings, console)
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. What was measured stands in {options.out / 'bench.json'}")
-        return INTERRUPTED
-    except MedsaError as error:
-        print(f"medsa-bench: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        place = error.filename or options.out
-        print(f"medsa-bench: {place}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    return 1 if failed else 0
+    from sim.bench.run import measure_named  # takes seconds
+
+    return measure_named(names, options)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def bench_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="medsa-bench", description="Measure time, memory and bytes beside a plain way.",
-        epilog="example: medsa-bench step_2d memory_1024 --out runs/bench",
+    parser = make_parser(
+        "medsa-bench", "Measure time, memory and bytes on this machine, beside a plain way.",
+        EXAMPLES,
+        EXIT_CODES | {
+            1: "error, told in a message; the other figures are measured all the same",
+            INTERRUPTED: "Ctrl-C; what was measured stands in bench.json",
+        },
     )  # fmt: skip
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all but against")
+    names = parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="figures, see --list; default: all but against"
+    )
+    takes_some_of(names, list(WHAT))
     parser.add_argument("--list", action="store_true", help="say which figures there are")
-    parser.add_argument(
+    takes_folder(parser.add_argument(
         "--out", type=Path, default=Path("runs/bench"),
         help="folder of bench.json and its pictures (default runs/bench)",
-    )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto or a PyTorch device")
-    parser.add_argument(
-        "--threads", type=positive, help="of the processor (default 1 where it computes)"
+    ))  # fmt: skip
+    how = parser.add_argument_group("how to measure")
+    how.add_argument("--device", default="auto", help="auto or a PyTorch device (default auto)")
+    how.add_argument(
+        "--threads", type=positive, metavar="N", help="of the processor (default 1 on a CPU)"
     )
-    parser.add_argument("--repeats", type=positive, default=3, help="after one warm-up (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and images (default 0)")
-    parser.add_argument(
-        "--answers", type=positive, default=100, help="of server_memory (default 100)"
+    how.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="after one warm-up (default 3)"
     )
-    parser.add_argument(
+    how.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights and images (default 0)"
+    )
+    how.add_argument(
+        "--answers", type=positive, default=100, metavar="N", help="of server_memory (default 100)"
+    )
+    takes_folder(how.add_argument(
         "--against", type=Path, metavar="PATH",
         help="a checkout of Medical-SAM-Adapter; its code is run with your rights",
-    )  # fmt: skip
+    ))  # fmt: skip
     return parser
-
-
-def positive(text: str) -> int:
-    """A whole number from 1; raises `ValueError`."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
-def prepare(options: argparse.Namespace, names: Sequence[str]) -> Settings:
-    """The settings; raises `MedsaError` for what would fail after minutes."""
-    device = choose_device(options.device)
-    threads = options.threads or (1 if device.type == "cpu" else torch.get_num_threads())
-    torch.set_num_threads(threads)
-    if AGAINST in names:
-        check_checkout(options.against)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if "server_memory" in names:
-        check_space(options.out, options.answers)
-    return Settings(device, options.out, threads, options.repeats, options.seed, options.answers,
-                    options.against)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from sim.bench.child import give_back
 from sim.bench.inference import inference
 from sim.bench.messages import message_bytes
 from sim.bench.models import Settings
+from sim.bench.names import AGAINST, WHAT
 from sim.bench.plot import draw_ratios
 from sim.bench.prefix import prefix
 from sim.bench.results import Row, machine
@@ -27,22 +28,23 @@ from sim.bench.steps import step_2d, step_3d, step_1024
 from sim.bench.table import show
 
 Measure = Callable[[Settings], Sequence[Row]]
-FIGURES: dict[str, tuple[str, Measure]] = {
-    "step_2d": ("a training step on two images of 256 pixels", step_2d),
-    "step_3d": ("the same on one volume of four slices, with depth adapters", step_3d),
-    "step_1024": ("the same on one image of 1024 pixels", step_1024),
-    "memory_1024": ("largest memory of that step beyond the model", memory_1024),
-    "prefix": ("a step with adapters in the last three blocks, the others kept", prefix),
-    "ceiling": ("share of this machine's products of matrices that a step reaches", ceiling),
-    "message_bytes": ("one site's answer by its coding, beside the whole model", message_bytes),
-    "sites_memory": ("memory of a simulation with one and with 200 sites", sites_memory),
-    "round_overhead": ("a round of 100 sites beyond their training", round_overhead),
-    "server_memory": ("the coordinator's memory for many answers", server_memory),
-    "inference": ("one mask on an image of 512 pixels after one click", inference),
+MEASURES: dict[str, Measure] = {
+    "step_2d": step_2d,
+    "step_3d": step_3d,
+    "step_1024": step_1024,
+    "memory_1024": memory_1024,
+    "prefix": prefix,
+    "ceiling": ceiling,
+    "message_bytes": message_bytes,
+    "sites_memory": sites_memory,
+    "round_overhead": round_overhead,
+    "server_memory": server_memory,
+    "inference": inference,
+    AGAINST: against,
 }
-AGAINST = "against"
-WITH_AGAINST = FIGURES | {AGAINST: ("a training step beside the code of --against", against)}
-"""All of them; the last one is measured when it is asked for."""
+WITH_AGAINST = {name: (what, MEASURES[name]) for name, what in WHAT.items()}
+"""What each is, and its measurement; the last one is made when it is asked for."""
+FIGURES = {name: each for name, each in WITH_AGAINST.items() if name != AGAINST}
 
 
 def measure(

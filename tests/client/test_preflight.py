@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 
-from client.cli import check
+from client.commands import check
 from client.config import Limits, SiteConfig
 from client.opened import Checked
 from client.preflight import audit, data, limits, preflight

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medsa_model.loopback import free_port
 from server.cli import main as flower_server
-from sim.run import main as simulate
+from sim.cli import main as simulate
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site_a", "site_b", "site_c")

@@ -136,7 +136,7 @@ def test_what_cannot_be_done_is_a_message(words, told, capsys, tmp_path, monkeyp
 def test_the_command_is_in_the_help(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "\n  audit      verify: " in capsys.readouterr().out
+    assert "\n    audit               verify that " in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["audit", "--help"])
     assert "--hash" in capsys.readouterr().out

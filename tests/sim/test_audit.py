@@ -32,7 +32,7 @@ from medsa_model.privacy.membership import (
     true_positive_rate,
 )
 from server.receipts import remember
-from sim.audit import main
+from sim.audit_cli import main
 from sim.membership import attack
 
 SMALL = {

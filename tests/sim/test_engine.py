@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sim.run import main
+from sim.cli import main
 
 SMALL = """
 name: small

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from medsa_model.data.split import write_split
 from medsa_model.errors import CheckpointError, FederationError
 from medsa_model.logs import logger, set_up
+from sim.cli import main
 from sim.compare import Plan, plans
 from sim.config import Sim, load_simulation
 from sim.federations import cores, finished, processes_for, run_plans, wished_processes
-from sim.run import main
 from sim.sites import open_cases
 from sim.split import split
 

@@ -24,6 +24,7 @@ from medsa_model import __version__
 from medsa_model.errors import ConfigError
 from medsa_model.logs import read_metrics
 from sim import flower_app
+from sim.cli import main
 from sim.flower_app import (
     check_nodes,
     client_app,
@@ -34,7 +35,6 @@ from sim.flower_app import (
     server_app,
 )
 from sim.grid import COORDINATOR, InProcessGrid
-from sim.run import main
 from sim.sites import open_sites
 
 ROOT = Path(__file__).parents[2]

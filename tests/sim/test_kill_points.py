@@ -20,6 +20,7 @@ import torch
 import yaml
 
 import server.app
+import sim.cli
 import sim.run
 from medsa_model.checkpoint import Round, latest_round
 from medsa_model.logs import read_metrics
@@ -93,7 +94,7 @@ def work(task: Mapping[str, str]) -> int:
     if task["where"]:
         hook(STRATEGIES[task["strategy"]], task["where"])
     words = ["--config", task["config"], "--out", task["out"], *task["more"].split()]
-    code = sim.run.main(words)
+    code = sim.cli.main(words)
     sys.stdout.flush()
     os._exit(code)
 

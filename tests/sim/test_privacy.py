@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from medsa_model.logs import read_metrics
 from medsa_model.privacy.ledger import read_ledger
-from sim.run import main
+from sim.cli import main
 
 SMALL = {
     "name": "private",

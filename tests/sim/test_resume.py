@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import client.app
 from medsa_model.build import build
 from medsa_model.checkpoint import latest_round
-from sim.run import main
+from sim.cli import main
 from sim.sites import POOLED, open_sites
 
 SMALL = {
@@ -76,7 +76,7 @@ def test_a_comparison_that_was_interrupted_in_a_later_row_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(client.app, "train_site", interrupted)
         assert simulate(config, run) == 130
-    assert "--resume" in capsys.readouterr().out
+    assert "--resume" in capsys.readouterr().err
     assert (run / "final").exists()  # the rows before are complete
     assert latest_round(run / "rows" / "centralized") == 1  # in the middle of this one
     assert not (run / "summary.json").exists()

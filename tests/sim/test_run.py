@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from medsa_model.logs import append_metrics, read_metrics
+from sim.cli import main
 from sim.config import load_simulation
-from sim.run import main
 from sim.sites import open_sites
 from tests.sim.test_federation import configuration, prepare
 
@@ -46,7 +46,12 @@ def run(config, tmp_path_factory):
 def test_summary_has_exactly_the_agreed_keys(run):
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary) == {
-        "name", "seed", "rounds", "data", "model", "rows", "cross_site", "communication", "privacy",
+        "name", "seed", "rounds", "data", "model", "rows", "foreground_mean", "cross_site",
+        "communication", "privacy",
+    }  # fmt: skip
+    federated = summary["rows"]["federated"]
+    assert summary["foreground_mean"] == {
+        "Dice": federated["dice"]["mean"], "IoU": federated["iou"]["mean"],
     }  # fmt: skip
     assert summary["data"] == {
         "kind": "synthetic", "generated": True, "structures": ["nodule", "body", "core"],
@@ -136,7 +141,7 @@ def test_ctrl_c_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("sim.federations.run_plan", interrupted)
     assert main(["--config", str(config), "--out", str(tmp_path / "run")]) == 130
-    assert "--resume" in capsys.readouterr().out
+    assert "--resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -302,7 +307,7 @@ def test_an_interrupted_removal_can_be_repeated(config, tmp_path, monkeypatch, c
         patched.setattr(Path, "unlink", lambda p, **more: stop_at(p) or unlink(p, **more))
         patched.setattr("sim.directory.shutil.rmtree", lambda p: stop_at(p) or rmtree(p))
         assert start(config, run, "--overwrite", "seed=4") == 130
-    assert "Go on with" not in capsys.readouterr().out
+    assert "Go on with" not in capsys.readouterr().err
     assert start(config, run, "--overwrite", "seed=4") == 0
     assert not (run / "rounds").exists() and not (run / "rows").exists()
     assert (run / "notes.txt").read_text() == "mine"
@@ -373,8 +378,8 @@ def test_ctrl_c_before_the_run_directory_is_known(config, tmp_path, monkeypatch,
 
     monkeypatch.setattr(f"sim.run.{place}", interrupted)
     assert start(config, tmp_path / "run") == 130
-    out = capsys.readouterr().out
-    assert "Interrupted" in out and "Go on with" not in out
+    told = capsys.readouterr().err
+    assert "Interrupted" in told and "Go on with" not in told
 
 
 def test_a_missing_checkpoint_is_printed_with_all_other_problems(config, tmp_path, capsys):

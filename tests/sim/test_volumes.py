@@ -14,7 +14,7 @@ import client.app
 from medsa_model.build import build
 from medsa_model.checkpoint import latest_round
 from medsa_model.logs import read_metrics
-from sim.run import main
+from sim.cli import main
 from sim.sites import open_sites
 
 ORGANS = ["liver", "spleen", "aorta"]

@@ -159,6 +159,6 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sim.bench.figures.WITH_AGAINST, "step_2d", ("", lambda _: [ROW]))
     monkeypatch.setitem(sim.bench.figures.WITH_AGAINST, "step_3d", ("", interrupted))
     assert main(["step_2d", "step_3d", "--out", str(tmp_path)]) == 130
-    assert str(tmp_path / "bench.json") in capsys.readouterr().out
+    assert str(tmp_path / "bench.json") in capsys.readouterr().err
     found = json.loads((tmp_path / "bench.json").read_text())
     assert [figure["name"] for figure in found["figures"]] == ["step_2d"]
