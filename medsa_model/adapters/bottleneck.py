@@ -1,9 +1,15 @@
-"""The adapter unit of Med-SA: down-projection, ReLU, up-projection.
+"""The adapter unit of Med-SA: down-projection, activation, up-projection.
 
-Wu et al. 2025, "Medical SAM Adapter", Medical Image Analysis 102:103547, section 3.
+Wu et al. 2025, "Medical SAM Adapter", Medical Image Analysis 102:103547, section 3. The activation
+of the paper is ReLU, that of the authors' published weights GELU.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
+
+Activation = Literal["relu", "gelu"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class Bottleneck(nn.Module):
@@ -14,10 +20,10 @@ class Bottleneck(nn.Module):
     0 are then gradients per patient.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: Activation = "relu") -> None:
         super().__init__()
         self.down = nn.Linear(width, hidden)
-        self.activation = nn.ReLU()
+        self.activation = ACTIVATIONS[activation]()
         self.up = nn.Linear(hidden, width)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)

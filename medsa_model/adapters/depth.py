@@ -5,9 +5,9 @@ kept (`prefix_cache`), and training neither computes nor backpropagates through 
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 
 
 def read_blocks(wish: object) -> str | tuple[int, ...]:
@@ -27,7 +27,11 @@ def read_blocks(wish: object) -> str | tuple[int, ...]:
     )
 
 
-Blocks = Annotated[str | tuple[int, ...], PlainValidator(read_blocks)]
+Blocks = Annotated[
+    str | tuple[int, ...],
+    PlainValidator(read_blocks),
+    PlainSerializer(lambda blocks: blocks, return_type=Any),  # else it warns of every list
+]
 """`all`, `last-3` and the like, or a list of numbers, of which 0 is the first block."""
 
 

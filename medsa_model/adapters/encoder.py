@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from medsa_model.adapters.attention import across_depth, project, within_slices
-from medsa_model.adapters.bottleneck import Bottleneck
+from medsa_model.adapters.bottleneck import Activation, Bottleneck
 from medsa_model.adapters.layout import per_volume
 from medsa_model.device import in_autocast_precision
 
@@ -47,12 +47,15 @@ class AdaptedBlock(nn.Module):
 
     sees_volumes = True  # for MedSam: takes `slices`
 
-    def __init__(self, block: Any, width: int, hidden: int, scale: float, depth: bool) -> None:
+    def __init__(
+        self, block: Any, width: int, hidden: int, scale: float, depth: bool,
+        activation: Activation = "relu",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.block: Any = block
-        self.space_adapter = Bottleneck(width, hidden)
-        self.mlp_adapter = Bottleneck(width, hidden)
-        self.depth_adapter = Bottleneck(width, hidden) if depth else None
+        self.space_adapter = Bottleneck(width, hidden, activation)
+        self.mlp_adapter = Bottleneck(width, hidden, activation)
+        self.depth_adapter = Bottleneck(width, hidden, activation) if depth else None
         self.scale = scale
 
     def forward(self, tokens: Tensor, slices: int = 1) -> Tensor:
@@ -75,15 +78,16 @@ class AdaptedBlock(nn.Module):
 
 
 def adapt_encoder(
-    encoder: Any, ratio: float, scale: float, depth: bool, adapted: Collection[int]
-) -> None:
+    encoder: Any, ratio: float, scale: float, depth: bool, adapted: Collection[int],
+    activation: Activation = "relu",
+) -> None:  # fmt: skip
     """Replace every block of an image encoder, in place: those of the numbers `adapted` (0 is the
     first) by their adapted form."""
     for number, block in enumerate(encoder.blocks):
         width = block.attn.qkv.in_features
         hidden = max(1, round(width * ratio))
         encoder.blocks[number] = (
-            AdaptedBlock(block, width, hidden, scale, depth)
+            AdaptedBlock(block, width, hidden, scale, depth, activation)
             if number in adapted
             else EncoderBlock(block)
         )

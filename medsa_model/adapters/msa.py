@@ -5,6 +5,7 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 
+from medsa_model.adapters.bottleneck import Activation
 from medsa_model.adapters.conditioned import Condition
 from medsa_model.adapters.decoder import adapt_decoder
 from medsa_model.adapters.depth import Blocks, chosen_blocks
@@ -36,6 +37,9 @@ class Msa(Section):
     (`hyper`, HyP-Adpt of the paper), by addition (`add`), by joining (`concat`), or not."""
     condition_steps: int = Field(1, ge=1, le=3)
     """Weight maps of `hyper`, one after the other."""
+    activation: Activation = "relu"
+    """Between the projections of an encoder adapter: `relu` as in the paper, or `gelu` as in the
+    authors' published weights, which `medsa-export import` reads."""
 
     @model_validator(mode="after")
     def _condition_has_a_place(self) -> Self:
@@ -64,7 +68,7 @@ class Msa(Section):
             torch.manual_seed(seed)
             encoder = model.sam.image_encoder
             adapted = chosen_blocks(self.blocks, len(encoder.blocks))
-            adapt_encoder(encoder, self.ratio, self.scale, self.depth, adapted)
+            adapt_encoder(encoder, self.ratio, self.scale, self.depth, adapted, self.activation)
             if self.decoder_width:
                 adapt_decoder(
                     decoder, self.decoder_width, self.scale, self.condition, self.condition_steps

@@ -20,7 +20,9 @@ def images(count: int, size: int = 48) -> torch.Tensor:
     return 255 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("section", [Msa(), Msa(train_decoder=True), Full()])
+@pytest.mark.parametrize(
+    "section", [Msa(), Msa(train_decoder=True), Msa(activation="gelu"), Full()]
+)
 @torch.no_grad()
 def test_step_zero_equals_the_base_bit_for_bit(section, whole):
     before = whole.model(images(3, 64), collate(ROWS))

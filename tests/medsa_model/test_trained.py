@@ -1,0 +1,168 @@
+"""An adapter on disk is found, checked in every tensor, and built on its own backbone alone."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from medsa_model.adapters import Full, Lora
+from medsa_model.backbone import embedded_backbone, file_sha256
+from medsa_model.checkpoint import CONFIG, STATE
+from medsa_model.errors import CheckpointError, ManifestError
+from medsa_model.export.adapter_folder import write_adapter
+from medsa_model.task import Task
+from medsa_model.trained import build_trained, find_adapter, read_trained
+from tests.medsa_model.small_adapter import MODEL, save, small
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return small()
+
+
+def altered(place, change):
+    """Let `change` edit the configuration; the sums are then those of no file."""
+    content = json.loads((place / CONFIG).read_text())
+    change(content)
+    (place / CONFIG).write_text(json.dumps(content))
+    (place / "SHA256SUMS").unlink()
+
+
+def same(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_stands_for_its_final_adapter_and_its_folders_for_theirs(trained, tmp_path):
+    first = save(tmp_path, trained, 1, final=False)
+    assert find_adapter(first) == (first / STATE, first / CONFIG)
+    assert find_adapter(first / STATE) == (first / STATE, first / CONFIG)
+    save(tmp_path, trained, 2)
+    assert find_adapter(tmp_path) == (tmp_path / "final" / STATE, tmp_path / "final" / CONFIG)
+
+
+def test_a_run_that_is_not_complete_stands_for_its_last_round(
+    trained, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("medsa_model.trained.logger.propagate", True)  # set_up() turns it off
+    save(tmp_path, trained, 1, final=False)
+    last = save(tmp_path, trained, 12, final=False)
+    assert find_adapter(tmp_path) == (last / STATE, last / CONFIG)
+    assert "round 12 is used" in caplog.text
+
+
+def test_where_no_adapter_is_it_says_what_was_expected(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no adapter is there; expected a run directory, a"):
+        find_adapter(tmp_path)
+
+
+def test_an_adapter_comes_back_bit_for_bit(trained, tmp_path):
+    found = read_trained(save(tmp_path, trained))
+    assert same(found.state, trained.state)
+    for part in ("model", "adapter", "task", "manifest"):
+        assert getattr(found, part) == getattr(trained, part)
+
+
+def test_a_file_under_another_name_is_read_too(trained, tmp_path):
+    place = save(tmp_path, trained)
+    other = (place / STATE).rename(place / "from_vienna.safetensors")
+    assert same(read_trained(other).state, trained.state)
+
+
+@pytest.mark.parametrize("name", [STATE, CONFIG])
+def test_a_file_that_was_altered_is_refused(trained, tmp_path, name):
+    path = save(tmp_path, trained) / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"other content than was written: {name}.*again"):
+        read_trained(tmp_path)
+
+
+@pytest.mark.parametrize("name", [STATE, CONFIG])
+def test_a_file_that_is_missing_is_named(trained, tmp_path, name):
+    place = save(tmp_path, trained)
+    (place / "SHA256SUMS").unlink()
+    kept = place / (CONFIG if name == STATE else STATE)
+    (place / name).unlink()
+    with pytest.raises(CheckpointError, match=r"no adapter is there|config.json is missing; an"):
+        read_trained(kept if name == CONFIG else place)
+
+
+def test_a_configuration_of_another_program_is_refused(trained, tmp_path):
+    altered(save(tmp_path, trained), lambda content: content.pop("task"))
+    with pytest.raises(CheckpointError, match=r"expected the keys model, adapter, task and manif"):
+        read_trained(tmp_path)
+
+
+def test_every_tensor_that_does_not_fit_is_named(trained, tmp_path):
+    place = save(tmp_path, trained)
+    tensors = load_file(place / STATE)
+    gone, bent = sorted(tensors)[:2]
+    del tensors[gone]
+    save_file({**tensors, bent: torch.zeros(7)}, place / STATE)
+    (place / "SHA256SUMS").unlink()
+    with pytest.raises(ManifestError, match=r"\(2 problems\)") as told:
+        read_trained(tmp_path)
+    assert f"missing {gone}" in str(told.value) and f"{bent} is (7,), expected" in str(told.value)
+
+
+def test_another_version_of_the_program_is_guessed_where_the_model_is_another(trained, tmp_path):
+    """The tensors fit what the manifest says, but not the model that the sections make."""
+    altered(save(tmp_path, trained), lambda content: content["model"].update(image_size=64))
+    with pytest.raises(ManifestError, match=r"was it written by another version of fed-medsa\?"):
+        build_trained(read_trained(tmp_path), None, CPU)
+
+
+def test_another_backbone_is_refused_with_both_hashes(trained, tmp_path):
+    other = tmp_path / "other.safetensors"
+    tensors = load_file(embedded_backbone())
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, other)
+    with pytest.raises(CheckpointError) as told:
+        build_trained(read_trained(save(tmp_path, trained)), other, CPU)
+    assert str(told.value) == (
+        "the adapter was trained on the vit_tiny with sha256 "
+        f"{file_sha256(embedded_backbone())}, but other.safetensors has {file_sha256(other)}; with "
+        "another backbone its answers would be wrong: give the same file with --checkpoint"
+    )
+
+
+def test_a_backbone_that_is_not_embedded_is_asked_for(trained, tmp_path):
+    altered(save(tmp_path, trained), lambda content: content["model"].update(backbone="vit_b"))
+    with pytest.raises(CheckpointError, match=r"give the path of sam_vit_b_01ec64.pth \(sha256"):
+        build_trained(read_trained(tmp_path), None, CPU)
+
+
+def test_the_built_model_holds_the_trained_tensors(trained, tmp_path):
+    built = build_trained(read_trained(save(tmp_path, trained)), None, CPU)
+    parameters = dict(built.model.named_parameters())
+    assert all(torch.equal(parameters[name], each) for name, each in trained.state.items())
+    assert not built.model.training
+
+
+NAMED = Task(structures=("liver", "spleen"), named=2, prompts=("class",), seed=4)
+
+
+@pytest.mark.parametrize(
+    "adapter", [Lora(rank=2), Lora(rank=2, targets="qkv", frozen_a=True), Full()], ids=repr
+)
+def test_other_kinds_come_back_from_a_run_and_from_an_exported_folder(adapter, tmp_path):
+    random = MODEL.model_copy(update={"weights": "random"})
+    given = small(adapter, random, NAMED)
+    assert same(read_trained(save(tmp_path / "run", given)).state, given.state)
+    write_adapter(given, "", tmp_path / "out")
+    found = read_trained(tmp_path / "out")
+    assert same(found.state, given.state) and found.manifest == given.manifest
+    built = build_trained(found, None, CPU)
+    assert built.manifest == given.manifest
+
+
+def test_a_lora_file_with_other_settings_than_it_says_is_refused(tmp_path):
+    given = small(Lora(rank=2, decoder=False))
+    write_adapter(given, "", tmp_path / "out")
+    altered(tmp_path / "out", lambda content: content.update(r=12))
+    with pytest.raises(ManifestError, match=re.escape("r is 12, expected 4")):
+        read_trained(tmp_path / "out")
