@@ -16,7 +16,7 @@ from medsa_model.command_line import INTERRUPTED
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import ConfigError
 from medsa_model.logs import append_metrics, logger, read_metrics, set_up
-from medsa_model.tracking import check_sinks, tracked
+from medsa_model.tracking import check_sinks
 from server.audit import logs_of, show_log, verify_logs
 from server.check import check
 from server.cli import QUORUM_MISSED
@@ -107,8 +107,7 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
     study = [*options.override, *(["--run", str(options.run)] if options.run else [])]
     code, happened = INTERRUPTED, "Interrupted"
     try:
-        with tracked(run, options.track):
-            code = coordinate(federation, config, run.resolve(), page)
+        code = coordinate(federation, config, run.resolve(), page, options.track)
         happened = "The run ended early"
     except KeyboardInterrupt:
         pass

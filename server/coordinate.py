@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from medsa_model.child import start
 from medsa_model.config import RunConfig, load_run
 from medsa_model.errors import ConfigError, FederationError
 from medsa_model.logs import logger
+from medsa_model.tracking import tracked
 from server.config import Federation
 from server.coordinator import Coordinator
 from server.directory import choose_directory
@@ -22,6 +24,9 @@ from server.flower_private import (
     start_run,
     stop_run,
 )
+from server.page_serving import open_page
+from server.page_state import PageState
+from server.page_words import INTERRUPTED
 from server.queue_of_runs import move_run, waiting_runs
 from server.revoked import admitted
 from server.rules import Rules
@@ -30,6 +35,9 @@ LOOK = 0.2  # seconds between looks at the children
 RESTARTS = 5  # most restarts of a run's worker
 LEAVE = 5.0  # seconds for sites to hang up after the farewell
 FAREWELL = 60.0  # longest wait for sites that are only to be told that all is over
+COMPLETE = "The run is complete."
+ENDED = "The run has ended with exit code {}: the log of the coordinator says why."
+RESTARTED = "The run's worker was ended again and again: the log of the coordinator says more."
 AGAIN = (130, 137, 143, 75)  # exit codes of a worker that was ended from outside, or by Flower
 
 
@@ -153,14 +161,21 @@ def is_alone(coordinator: Coordinator) -> bool:
     return all(node.status != "online" for node in coordinator.nodes())
 
 
-def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
+def coordinate(
+    federation: Federation, config: RunConfig, run: Path, page: tuple[str, int] | None = None,
+    track: Sequence[str] = (),
+) -> int:  # fmt: skip
     """Run one federation, or with `serve` every one that is submitted; returns the exit code.
 
-    Raises `QuorumMissed`, `Interrupted` and other `FederationError`s.
+    With `page`, a host and a port, the live page is served there meanwhile. `track` names where
+    scores are shown, see `tracking`. Raises `QuorumMissed`, `Interrupted` and other
+    `FederationError`s.
     """
     os.umask(0o077)  # updates and adapters are for this account alone
-    first = True
-    with Coordinator(federation) as coordinator:
+    first, shown = True, PageState(federation)
+    shown.begin(config, run)
+    with open_page(shown, page), Coordinator(federation) as coordinator:
+        shown.link = coordinator.place.link
         logger.info(
             "listening at %s:%d for %s:%d; run %s, sha256 %s",
             federation.address.listen, federation.address.listen_port or federation.address.port,
@@ -168,10 +183,14 @@ def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
         )  # fmt: skip
         while True:
             try:
-                code = run_one(coordinator, config, run)
+                with tracked(run, track):
+                    code = run_one(coordinator, config, run)
+                shown.end(ENDED.format(code) if code else COMPLETE, well=not code)
             except KeyboardInterrupt:
+                shown.end(INTERRUPTED)
                 raise Interrupted(run) from None
             except (QuorumMissed, RunFailed) as error:
+                shown.end(str(error) if isinstance(error, QuorumMissed) else RESTARTED)
                 if first or not federation.serve:
                     raise
                 logger.error("%s", error)
@@ -184,6 +203,7 @@ def coordinate(federation: Federation, config: RunConfig, run: Path) -> int:
                 config, run = next_study(coordinator)
             except KeyboardInterrupt:
                 return 0
+            shown.begin(config, run)
 
 
 def run_one(coordinator: Coordinator, config: RunConfig, run: Path) -> int:

@@ -85,20 +85,27 @@ def row(name: str, node: NodeRow | None, events: list[dict[str, object]]) -> lis
     trained = [event for event in mine if event["event"] == "train"]
     scored = [event for event in mine if event["event"] == "evaluate"]
     up, down = (sum(_number(event, key) for event in mine) for key in ("up_bytes", "down_bytes"))
-    connected, contact = "no", "never"
-    if node:
-        connected = "yes" if node.status == "online" else "no"
-        if node.online_until:
-            contact = ago(max(0.0, time.time() - (node.online_until - ONLINE_FOR)))
-        if node.status != "online" and node.deactivated:
-            contact = ago(time.time() - datetime.fromisoformat(node.deactivated).timestamp())
     return [
-        name, connected, contact,
+        name, *contact(node),
         str(trained[-1]["round"]) if trained else "-",
         f"{_number(trained[-1], 'loss'):.3f}" if trained else "-",
         f"{_number(scored[-1], 'dice'):.3f}" if scored else "-",
         f"{up / 10**6:.1f} MB", f"{down / 10**6:.1f} MB",
     ]  # fmt: skip
+
+
+def contact(node: NodeRow | None) -> tuple[str, str]:
+    """Whether a site is connected ("yes", "no"), and how long ago it was heard of."""
+    if node is None:
+        return "no", "never"
+    last = "never"
+    if node.online_until:
+        last = ago(max(0.0, time.time() - (node.online_until - ONLINE_FOR)))
+    if node.status == "online":
+        return "yes", last
+    if node.deactivated:
+        last = ago(time.time() - datetime.fromisoformat(node.deactivated).timestamp())
+    return "no", last
 
 
 def ago(seconds: float) -> str:

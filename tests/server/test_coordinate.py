@@ -274,6 +274,24 @@ def test_a_server_that_serves_outlives_a_later_run_that_fails(world, runs, error
     assert waiting_runs(world.federation.folder) == []
 
 
+def test_every_run_is_tracked_also_one_that_was_submitted(world, runs, monkeypatch):
+    tracked = []
+
+    @contextmanager
+    def follow(run: Path, sinks: list[str]) -> Iterator[None]:
+        assert len(world.done) == len(tracked)  # before the run
+        yield tracked.append((run.parent.name, sinks))
+
+    monkeypatch.setattr(coordinate, "tracked", follow)
+    runs.update(second=fail(KeyboardInterrupt()))
+    give(world, "second")
+    config, federation = load_run(world.federation.run), world.federation
+    federation = federation.model_copy(update={"serve": True})
+    with pytest.raises(Interrupted):
+        coordinate.coordinate(federation, config, federation.runs / "first", track=["mlflow"])
+    assert tracked == [("runs", ["mlflow"]), ("second", ["mlflow"])]
+
+
 def test_its_first_run_still_ends_with_the_missed_quorum(world, runs):
     runs["small"] = fail(QuorumMissed("too few"))
     with pytest.raises(QuorumMissed):
