@@ -132,15 +132,26 @@ def predict(
             embedding = model.encode(image.to(device))
         else:
             embedding = model.encode_from(cache.tokens(model, image, [key_of(case, 0)]))
-        embedding = embedding.expand(len(present), -1, -1, -1)
         for kind in kinds:
             named = present if kind.by_class else ()
-            prompt = collate(fixed_prompts(kind, frame, present, seed, case.case), named).to(device)
-            logits = model.to_frame(model.decode(embedding, prompt)[0])[:, 0]
-            found = from_frame(logits, frame.content, frame.original) > 0
+            rows = fixed_prompts(kind, frame, present, seed, case.case)
+            found = answers(model, embedding, frame, rows, named) > 0
             truth = sample.mask[present]
             predictions.append(Prediction(case.case, kind.name, found.cpu(), truth, tuple(present)))
     return predictions
+
+
+def answers(
+    model: MedSam, embedding: Tensor, frame: Framed, rows: Sequence[Row], named: Sequence[int]
+) -> Tensor:
+    """Logits (N, H, W) float32 of one image in its own pixels, for N prompts of the model frame.
+
+    `embedding (1, C, S/p, S/p)`; `named` are the structures that rows ask for by name, as in
+    `prompts.collate`. The padding of a row depends on the others: give rows of one form together.
+    """
+    prompt = collate(rows, named).to(embedding.device)
+    logits = model.decode(embedding.expand(len(rows), -1, -1, -1), prompt)[0]
+    return from_frame(model.to_frame(logits)[:, 0], frame.content, frame.original)
 
 
 def present_structures(frame: Framed) -> list[int]:

@@ -1,6 +1,6 @@
 """Segmenting a volume: prompts slice by slice or from one slice outwards, at the file's voxels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -65,21 +65,9 @@ def predict_volume(
     structures = present_in_volume(sample, framed)
     if not structures:
         return []
-    device = model.sam.device
     predictions = []
-    with autocast(device, precision):
-        image = framed.image.to(device).float().expand(3, -1, -1, -1)
-        embedding = encode_in_chunks(model, image, volume.slices, volume.overlap)
-
-        def decode(places: Sequence[int], rows: Sequence[Row], structure: int) -> Tensor:
-            logits = []
-            for first in range(0, len(places), TOGETHER):
-                part = slice(first, first + TOGETHER)
-                prompt = collate(rows[part], [structure] * len(rows[part])).to(device)
-                found = model.decode(embedding[list(places[part])], prompt)[0]
-                logits.append(model.to_frame(found)[:, 0].cpu())
-            return torch.cat(logits)
-
+    with autocast(model.sam.device, precision):
+        decode = decoder(model, framed, volume)
         for kind in kinds:
             found = []
             for structure in structures:
@@ -92,6 +80,28 @@ def predict_volume(
                            sample.spacing_mm)
             )  # fmt: skip
     return predictions
+
+
+def decoder(model: MedSam, framed: FramedVolume, volume: Volume) -> Decode:
+    """What answers prompts on the slices of one volume, which is encoded here, once.
+
+    It gives logits (N, S, S) of N slices with a row each, on the processor; the number is that of
+    the structure when rows ask for it by name, else -1.
+    """
+    device = model.sam.device
+    image = framed.image.to(device).float().expand(3, -1, -1, -1)
+    embedding = encode_in_chunks(model, image, volume.slices, volume.overlap)
+
+    def decode(places: Sequence[int], rows: Sequence[Row], structure: int) -> Tensor:
+        logits = []
+        for first in range(0, len(places), TOGETHER):
+            part = slice(first, first + TOGETHER)
+            prompt = collate(rows[part], [structure] * len(rows[part])).to(device)
+            found = model.decode(embedding[list(places[part])], prompt)[0]
+            logits.append(model.to_frame(found)[:, 0].cpu())
+        return torch.cat(logits)
+
+    return decode
 
 
 def present_in_volume(sample: Sample, framed: FramedVolume) -> list[int]:
@@ -132,16 +142,31 @@ def follow(
 
     The box around what was found on a slice is the prompt of the next one, until nothing is found.
     """
-    depth = len(planes)
-    logits = torch.full(planes.shape, NOTHING)
     middle = int(planes.flatten(1).sum(1).argmax())
-    logits[middle] = decode([middle], [kind.draw(planes[middle].numpy(), generator)], -1)[0]
-    for places in (range(middle + 1, depth), range(middle - 1, -1, -1)):
-        before = logits[middle]
-        for place in places:
-            found = (before > 0).numpy()
-            if found.sum() < SMALLEST:
-                break
-            before = decode([place], [([], [], tight_box(found))], -1)[0]
-            logits[place] = before
+    return follow_rows({middle: kind.draw(planes[middle].numpy(), generator)}, planes.shape, decode)
+
+
+def follow_rows(rows: Mapping[int, Row], shape: Sequence[int], decode: Decode) -> Tensor:
+    """Logits of `shape` (D, S, S) from prompts on some slices (slice -> row) through the volume.
+
+    A slice between two of them is reached from the nearer one, of two that are as near from the
+    lower one.
+    """
+    logits = torch.full(tuple(shape), NOTHING)
+    asked = sorted(rows)
+    for place in asked:
+        logits[place] = decode([place], [rows[place]], -1)[0]
+    for number, start in enumerate(asked):
+        below = asked[number - 1] if number else None
+        above = asked[number + 1] if number + 1 < len(asked) else None
+        last = shape[0] - 1 if above is None else (start + above) // 2
+        first = 0 if below is None else (below + start) // 2 + 1
+        for places in (range(start + 1, last + 1), range(start - 1, first - 1, -1)):
+            before = logits[start]
+            for place in places:
+                found = (before > 0).numpy()
+                if found.sum() < SMALLEST:
+                    break
+                before = decode([place], [([], [], tight_box(found))], -1)[0]
+                logits[place] = before
     return logits

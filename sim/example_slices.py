@@ -17,19 +17,11 @@ from medsa_model.data.transforms import resize_mask
 from medsa_model.data.volume_frames import to_volume_frame
 from medsa_model.evaluate import score
 from medsa_model.evaluate_volumes import predict_volume
+from medsa_model.overlay import fit, fit_mask, outlined
 from medsa_model.prompts import Mask, PromptSection, Row
 from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState, load_adapter_state
-from sim.example_tiles import (
-    FOUND,
-    TRUTH,
-    Strip,
-    fit,
-    fit_mask,
-    outlined,
-    with_prompt,
-    with_words,
-)
+from sim.example_tiles import FOUND, TILE, TRUTH, Strip, with_prompt, with_words
 
 
 class Listener:
@@ -76,8 +68,8 @@ def slice_strip(
     areas = sample.mask[structure].flatten(1).sum(1)
     place, pixel = int(areas.argmax()), sample.spacing_mm[1:]
     grey = sample.image[0, place].round().clamp(0, 255).byte().numpy()
-    image = fit(Image.fromarray(grey).convert("RGB"), pixel)
-    truth = outlined(image, fit_mask(sample.mask[structure, place].numpy(), pixel), TRUTH)
+    image = fit(Image.fromarray(grey).convert("RGB"), TILE, pixel)
+    truth = outlined(image, fit_mask(sample.mask[structure, place].numpy(), TILE, pixel), TRUTH)
     alone, section = _alone(sample, structure), _section(sample, structure, place, size)
     answers, dice, prompt = [], {}, None
     for row, state in states.items():
@@ -91,7 +83,7 @@ def slice_strip(
             continue
         prompt = listener.on(areas.nonzero()[:, 0].tolist(), place)
         answers.append(
-            outlined(truth, fit_mask(predictions[0].found[0, place].numpy(), pixel), FOUND)
+            outlined(truth, fit_mask(predictions[0].found[0, place].numpy(), TILE, pixel), FOUND)
         )
         # without distances of surfaces, which take long and are not shown
         dice[row] = score(replace(predictions[0], spacing_mm=None))[0].dice

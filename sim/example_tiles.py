@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from medsa_model.overlay import Tile
 from medsa_model.prompts import Row
 
 TILE = 192  # pixels of a tile's longer side
 TRUTH, FOUND, CLICK = (0, 158, 115), (230, 159, 0), (86, 180, 233)  # Okabe-Ito
-
-Tile = NDArray[np.uint8]
-"""(height, width, 3)."""
 
 
 @dataclass(frozen=True)
@@ -28,28 +25,6 @@ class Strip:
     def picture(self) -> Image.Image:
         """The tiles beside each other."""
         return Image.fromarray(np.concatenate([_framed(tile) for tile in self.tiles], axis=1))
-
-
-def fit(picture: Image.Image, pixel: Sequence[float] = (1.0, 1.0)) -> Tile:
-    """Shrunk or grown so that the longer side has TILE pixels.
-
-    `pixel` is the height and width of the picture's pixels: a tile has the proportions of the body.
-    """
-    height, width = picture.height * pixel[0], picture.width * pixel[1]
-    factor = TILE / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(picture.resize(size))
-
-
-def fit_mask(mask: NDArray[np.bool_], pixel: Sequence[float] = (1.0, 1.0)) -> NDArray[np.bool_]:
-    """A mask (H, W) as `fit` does it with its picture."""
-    return fit(Image.fromarray(255 * mask.astype(np.uint8)), pixel) > 127
-
-
-def outlined(image: Tile, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Tile:
-    """The outermost pixels of `mask` in `colour`."""
-    edge = mask & ~ndimage.binary_erosion(mask)
-    return np.where(edge[..., None], np.array(colour, np.uint8), image)
 
 
 def with_prompt(image: Tile, row: Row, frame: int) -> Tile:

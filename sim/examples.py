@@ -14,10 +14,11 @@ from medsa_model.config import RunConfig
 from medsa_model.data.sample import Case
 from medsa_model.data.transforms import to_frame
 from medsa_model.evaluate import fixed_prompts, predict, present_structures, score
+from medsa_model.overlay import fit, fit_mask, outlined
 from medsa_model.sam import MedSam
 from medsa_model.state import AdapterState, load_adapter_state
 from sim.example_slices import slice_strip
-from sim.example_tiles import FOUND, TRUTH, Strip, fit, fit_mask, outlined, with_prompt
+from sim.example_tiles import FOUND, TILE, TRUTH, Strip, with_prompt
 
 
 def write_examples(
@@ -54,10 +55,11 @@ def _image_strip(
     frame = to_frame(sample, model.image_size)
     channels = present_structures(frame)
     kind = config.prompt.evaluate[0]
-    image = fit(Image.fromarray(sample.image.permute(1, 2, 0).round().clamp(0, 255).byte().numpy()))
+    colours = sample.image.permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    image = fit(Image.fromarray(colours), TILE)
     first = channels[0] if channels else 0
     prompt = fixed_prompts(kind, frame, [first], config.seed, case.case)[0]
-    truth = outlined(image, fit_mask(sample.mask[first].numpy()), TRUTH)
+    truth = outlined(image, fit_mask(sample.mask[first].numpy(), TILE), TRUTH)
     tiles = [with_prompt(image, prompt, model.image_size), truth]
     dice = {}
     for row, state in states.items():
@@ -66,5 +68,5 @@ def _image_strip(
         if not predictions:
             continue
         dice[row] = fmean(each.dice for each in score(predictions[0]))
-        tiles.append(outlined(truth, fit_mask(predictions[0].found[0].numpy()), FOUND))
+        tiles.append(outlined(truth, fit_mask(predictions[0].found[0].numpy(), TILE), FOUND))
     return Strip(tiles, kind.name, dice)

@@ -1,0 +1,224 @@
+"""The picture of a case for a person who judges its mask: outlines, prompts, and a legend.
+
+Of a volume the slices with the largest area of each structure and those with prompts are shown, in
+the proportions of mm, as radiologists see them: from the feet, the patient's right on the left.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+from torch import Tensor
+
+from medsa_model.overlay import fit, fit_mask, outlined
+from medsa_model.predict.places import Rows
+from medsa_model.prompts import POSITIVE, Row
+
+COLOURS = (  # Okabe-Ito, the ones that stand out on skin and on grey first
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),
+    (0, 114, 178),
+)  # fmt: skip
+SMALLEST, LARGEST = 512, 1024  # pixels of a picture's longer side
+MOST_TILES = 4
+TEXT, LINE, GAP = 15, 24, 6  # pixels: letters, a line of words, space between tiles
+BLACK, WHITE, DASH = (0, 0, 0), (255, 255, 255), 8
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One picture to draw on: `picture (H, W, 3) uint8`, `numbers (H, W)` of structures from 1.
+
+    `rows` are prompts by structure (from 0) in its pixels, `pixel` their height and width, `words`
+    stand above it.
+    """
+
+    picture: NDArray[np.uint8]
+    numbers: NDArray[np.uint8]
+    rows: Mapping[int, Row]
+    pixel: tuple[float, float] = (1.0, 1.0)
+    words: str = ""
+
+
+def colour_of(structure: int) -> Colour:
+    """Of a structure by its number from 0; after seven they begin again."""
+    return COLOURS[structure % len(COLOURS)]
+
+
+def image_plane(image: Tensor, numbers: Tensor, rows: Rows) -> Plane:
+    """An `image (3, H, W)` in [0, 255] with its answer (H, W)."""
+    picture = image.permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    return Plane(picture, numbers.numpy(), {n: slices[0] for n, slices in rows.items()})
+
+
+def volume_planes(
+    grey: Tensor, numbers: Tensor, rows: Rows, spacing_mm: Sequence[float],
+    in_file: Mapping[int, str],
+) -> list[Plane]:  # fmt: skip
+    """Some slices of a volume `grey (D, H, W)` in [0, 255] with its answer (D, H, W).
+
+    `in_file` says of a slice how the file counts it. Where nothing was found and nothing is drawn,
+    the slice in the middle.
+    """
+    planes = []
+    for place in shown_slices(numbers, rows):
+        picture = grey[place].round().clamp(0, 255).byte().numpy()
+        drawn = {n: slices[place] for n, slices in rows.items() if place in slices}
+        words = f"slice {in_file[place]}"
+        pixel = (spacing_mm[1], spacing_mm[2])
+        coloured = np.repeat(picture[..., None], 3, axis=2)
+        planes.append(Plane(coloured, numbers[place].numpy(), drawn, pixel, words))
+    return planes
+
+
+def shown_slices(numbers: Tensor, rows: Rows) -> list[int]:
+    """The slices of `numbers (D, H, W)` to look at, in order."""
+    chosen = [
+        place for structure in range(1, int(numbers.max()) + 1)
+        if (place := largest_slice(numbers, structure)) is not None
+    ]  # fmt: skip
+    for slices in rows.values():  # of a mask on many slices the one in the middle
+        places = sorted(slices)
+        chosen += [places[len(places) // 2]] if len(places) > MOST_TILES else places
+    several = list(dict.fromkeys(chosen or [len(numbers) // 2]))
+    return sorted(several[:MOST_TILES])
+
+
+def largest_slice(numbers: Tensor, structure: int) -> int | None:
+    """The slice of `numbers (D, H, W)` with most of `structure`; `None` where there is none."""
+    areas = (numbers == structure).flatten(1).sum(1)
+    return int(areas.argmax()) if int(areas.max()) else None
+
+
+def draw_overlay(planes: Sequence[Plane], names: Mapping[int, str], words: str) -> Image.Image:
+    """The planes in rows of two, over a legend of `names` (structure -> name) and `words`.
+
+    A single plane has `SMALLEST` to `LARGEST` pixels on its longer side.
+    """
+    side = SMALLEST
+    if len(planes) == 1:
+        side = min(max(SMALLEST, *planes[0].picture.shape[:2]), LARGEST)
+    tiles = [_tile(plane, side) for plane in planes]
+    grid = [tiles[first : first + 2] for first in range(0, len(tiles), 2)]
+    pictures = _stacked([_beside(each) for each in grid])
+    return _stacked([pictures, _legend(names, words, pictures.width)])
+
+
+def _tile(plane: Plane, side: int) -> Image.Image:
+    """A plane with outlines and prompts, its words above it."""
+    picture = fit(Image.fromarray(plane.picture), side, plane.pixel)
+    width = max(2, round(side / 350))
+    for number in np.unique(plane.numbers):
+        if number:
+            mask = fit_mask(plane.numbers == number, side, plane.pixel)
+            # on any ground: a black line on both sides of the coloured one
+            picture = outlined(picture, ndimage.binary_dilation(mask), BLACK, width + 2)
+            picture = outlined(picture, mask, colour_of(int(number) - 1), width)
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    scale = (image.width / plane.picture.shape[1], image.height / plane.picture.shape[0])
+    for structure, row in plane.rows.items():
+        _prompt(draw, row, scale, colour_of(structure))
+    if not plane.words:
+        return image
+    head = Image.new("RGB", (image.width, LINE), WHITE)
+    ImageDraw.Draw(head).text((2, 2), plane.words, BLACK, ImageFont.load_default(TEXT))
+    return _stacked([head, image])
+
+
+def _prompt(
+    draw: ImageDraw.ImageDraw, row: Row, scale: tuple[float, float], colour: Colour
+) -> None:
+    """The box with dashes, clicks on the structure as discs with a plus, off it with a cross."""
+    points, labels, box = row
+    if box is not None:
+        edges = np.array([box[0], box[1], box[2] + 1, box[3] + 1]) * (scale * 2)
+        x0, y0, x1, y1 = (float(edge) for edge in edges)
+        corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0))
+        for start, end in pairwise(corners):
+            _dashes(draw, start, end, colour)
+    for (px, py), label in zip(points, labels, strict=True):
+        x, y = (px + 0.5) * scale[0], (py + 0.5) * scale[1]
+        fill = colour if label == POSITIVE else WHITE
+        draw.ellipse((x - 8, y - 8, x + 8, y + 8), fill=fill, outline=BLACK, width=2)
+        arms = ((0, 5), (5, 0)) if label == POSITIVE else ((4, 4), (4, -4))
+        for dx, dy in arms:
+            draw.line((x - dx, y - dy, x + dx, y + dy), fill=BLACK, width=2)
+
+
+def _dashes(
+    draw: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], colour: Colour
+) -> None:
+    """A line of black and coloured dashes, seen on any ground."""
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1.0)
+    ends = [*np.arange(0, length, DASH), length]
+    for number, (one, other) in enumerate(pairwise(ends)):
+        places = [
+            (start[0] + (end[0] - start[0]) * at / length,
+             start[1] + (end[1] - start[1]) * at / length)
+            for at in (one, other)
+        ]  # fmt: skip
+        draw.line(places, fill=BLACK if number % 2 else colour, width=3)
+
+
+def _legend(names: Mapping[int, str], words: str, width: int) -> Image.Image:
+    """Colours with names in lines of `width` pixels, then `words`."""
+    font = ImageFont.load_default(TEXT)
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    places: list[tuple[int, int, int]] = []  # x, line, structure
+    x, line = 0, 0
+    for structure, name in names.items():
+        needed = 22 + int(draw.textlength(name, font)) + 18
+        if x and x + needed > width:
+            x, line = 0, line + 1
+        places.append((x, line, structure))
+        x += needed
+    told = _wrapped(words, width, font)
+    legend = Image.new("RGB", (width, LINE * (line + 1 + len(told)) + 4), WHITE)
+    draw = ImageDraw.Draw(legend)
+    for x, number, structure in places:
+        y = LINE * number + 5
+        draw.rectangle((x + 2, y, x + 16, y + 14), fill=colour_of(structure), outline=BLACK)
+        draw.text((x + 22, y - 2), names[structure], BLACK, font)
+    for number, each in enumerate(told, line + 1):
+        draw.text((2, LINE * number + 3), each, BLACK, font)
+    return legend
+
+
+def _wrapped(
+    words: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> list[str]:
+    """`words` in lines that fit into `width` pixels."""
+    lines: list[str] = []
+    for word in words.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width - 4:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
+    height = max(each.height for each in pictures)
+    width = sum(each.width for each in pictures) + GAP * (len(pictures) - 1)
+    row, x = Image.new("RGB", (width, height), WHITE), 0
+    for each in pictures:
+        row.paste(each, (x, 0))
+        x += each.width + GAP
+    return row
+
+
+def _stacked(pictures: Iterable[Image.Image]) -> Image.Image:
+    pictures = list(pictures)
+    height = sum(each.height for each in pictures) + GAP * (len(pictures) - 1)
+    column, y = Image.new("RGB", (max(each.width for each in pictures), height), WHITE), 0
+    for each in pictures:
+        column.paste(each, (0, y))
+        y += each.height + GAP
+    return column

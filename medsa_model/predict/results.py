@@ -1,0 +1,150 @@
+"""The folder of `--out`: never over other files, each file whole or not at all.
+
+    masks/CASE.png         8-bit grey, as large as the image is shown; one structure: 0 and 255,
+                           several: their numbers from 1 (prediction.json has the key)
+    masks/CASE.nii.gz      numbers from 1, with the affine and the shape of the image
+    masks/CASE.dcm         with --dicom-seg: the same as DICOM SEG
+    overlays/CASE.png      outlines for a person to look at
+    volumes.csv            a line for each structure of each case
+    summary.json           with --labels: scores, as nnU-Net writes them
+    prediction.json        adapter, versions, cases, structures, prompts, what failed
+    report.html            with --report
+
+Masks are patients' data: the command runs with umask 077, so that no other account reads them.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from medsa_model.data.geometry import Geometry
+from medsa_model.errors import ConfigError, DataError
+from medsa_model.predict.inputs import listed
+from medsa_model.predict.overlays import largest_slice
+from medsa_model.predict.places import file_slice
+
+MASKS, OVERLAYS = "masks", "overlays"
+VOLUMES, SUMMARY, FACTS, PAGE = "volumes.csv", "summary.json", "prediction.json", "report.html"
+OWN = {MASKS, OVERLAYS, VOLUMES, SUMMARY, FACTS, PAGE}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A line of `volumes.csv`: how large one structure of one case is.
+
+    `voxels` counts pixels of an image. `area_mm2` is that of the largest slice, `largest_slice` its
+    number along the file's axis of slices. Of images nothing is known in mm: the dots per inch of a
+    picture file are for printing and say nothing of the body.
+    """
+
+    case: str
+    structure: str
+    voxels: int
+    area_mm2: float | None
+    volume_mm3: float | None
+    largest_slice: int | None
+    prompt: str
+
+
+def choose_folder(out: Path, overwrite: bool, given: Iterable[Path | None]) -> None:
+    """Make `out` an empty folder with `masks` and `overlays`.
+
+    Raises `ConfigError` when it holds anything, unless `overwrite` is given and all of it is of an
+    earlier call; and when one of the `given` files or folders, which are read, lies in it.
+    """
+    home = out.resolve()
+    if inside := [each for each in given if each and each.resolve().is_relative_to(home)]:
+        raise ConfigError(f"--out {out} holds {inside[0]}, which is read: give another folder")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; give a folder")
+    there = sorted(each.name for each in out.iterdir()) if out.is_dir() else []
+    if there and not overwrite:
+        raise ConfigError(
+            f"--out {out} is not empty ({listed(there)}); give a new folder, or --overwrite to "
+            "replace the results of an earlier call"
+        )
+    if strangers := [name for name in there if name not in OWN]:
+        raise ConfigError(
+            f"--out {out} holds what medsa-predict does not write ({listed(strangers)}); "
+            "--overwrite removes earlier results alone: give another folder"
+        )
+    for name in there:
+        place = out / name
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+    for name in (MASKS, OVERLAYS):
+        (out / name).mkdir(parents=True)
+
+
+def remove_drafts(out: Path) -> None:
+    """Remove what an interruption left of a file that was being written."""
+    for name in (MASKS, OVERLAYS):
+        for draft in (out / name).glob(".draft.*"):
+            draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is never there in part. Raises `DataError` when it cannot be."""
+    draft = path.with_name(f".draft.{path.name}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+        draft.unlink(missing_ok=True)
+    else:
+        return
+    raise DataError(f"file {path.name} cannot be written: {problem}")
+
+
+def mask_bytes(numbers: Tensor, structures: int) -> bytes:
+    """The PNG of `numbers (H, W) uint8`; of one structure 0 and 255, so that it can be seen."""
+    levels = numbers.numpy() * np.uint8(255 if structures == 1 else 1)
+    return picture_bytes(Image.fromarray(levels))
+
+
+def picture_bytes(picture: Image.Image, kind: str = "PNG") -> bytes:
+    """A picture file of the `kind` PNG or JPEG."""
+    content = io.BytesIO()
+    picture.save(content, kind)
+    return content.getvalue()
+
+
+def sizes_of(
+    case: str, numbers: Tensor, asked: Sequence[int], names: Sequence[str],
+    prompts: Sequence[str], geometry: Geometry | None,
+) -> list[Size]:  # fmt: skip
+    """How large the structures `asked` (from 0) are in `numbers (H, W)` or `(D, H, W)`.
+
+    `prompts` says what was asked for each of them.
+    """
+    sizes = []
+    for structure, prompt in zip(asked, prompts, strict=True):
+        found = numbers == structure + 1
+        voxels = int(found.sum())
+        area = volume = place = None
+        if geometry is not None:
+            largest = largest_slice(numbers, structure + 1)
+            _, row, column = geometry.spacing_mm
+            area = 0.0 if largest is None else int(found[largest].sum()) * row * column
+            volume = voxels * float(abs(np.linalg.det(geometry.affine[:3, :3])))
+            place = None if largest is None else file_slice(largest, geometry)
+        sizes.append(Size(case, names[structure], voxels, area, volume, place, prompt))
+    return sizes
+
+
+def volumes_csv(sizes: Iterable[Size]) -> bytes:
+    """The lines of `volumes.csv`; what is not known stays empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Size.__dataclass_fields__)
+    for size in sizes:
+        values = (f"{each:.6g}" if isinstance(each, float) else each for each in astuple(size))
+        writer.writerow("" if each is None else each for each in values)
+    return text.getvalue().encode()

@@ -1,0 +1,109 @@
+"""Prompts of many cases: CSV and JSON say the same, and all their problems are told together."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medsa_model.errors import ConfigError
+from medsa_model.predict.asked import Given
+from medsa_model.predict.prompt_files import read_prompts
+from tests.medsa_model.predict.made_up_adapters import task_of
+
+HEADER = "case,structure,kind,x0,y0,x1,y1,z\n"
+TWO = task_of(("lesion", "vessel"))
+VOLUME = task_of(("liver",), volumes=True)
+
+
+def csv_file(folder: Path, lines: str, header: str = HEADER) -> Path:
+    path = folder / "prompts.csv"
+    path.write_text(header + lines, encoding="utf-8")
+    return path
+
+
+def test_csv_and_json_say_the_same(tmp_path):
+    lines = "a,lesion,click,12,8.5,,,\na,lesion,not,1,2,,,\nb,vessel,box,1,2,30,40,\n"
+    path = tmp_path / "prompts.json"
+    entries = {
+        "a": [{"structure": "lesion", "click": [12, 8.5], "not": [1, 2]}],
+        "b": [{"structure": "vessel", "box": [1, 2, 30, 40]}],
+    }
+    path.write_text(json.dumps(entries))
+    found = read_prompts(csv_file(tmp_path, lines), TWO, {"a", "b"})
+    assert found == read_prompts(path, TWO, {"a", "b"}) == {
+        "a": [Given(0, "click", (12.0, 8.5)), Given(0, "not", (1.0, 2.0))],
+        "b": [Given(1, "box", (1.0, 2.0, 30.0, 40.0))],
+    }  # fmt: skip
+
+
+def test_a_volume_has_slices_and_a_single_structure_needs_no_name(tmp_path):
+    lines = "a,,box,1,2,3,4,5\na,,click,2,3,,,5\n"
+    found = read_prompts(csv_file(tmp_path, lines), VOLUME, {"a"})
+    assert found == {"a": [Given(0, "box", (1.0, 2.0, 3.0, 4.0, 5.0)),
+                           Given(0, "click", (2.0, 3.0, 5.0))]}  # fmt: skip
+
+
+def test_all_problems_of_a_csv_file_are_told_with_their_lines(tmp_path):
+    lines = (
+        "a,lesion,click,12,8,,,\n"
+        "c,lesion,click,12,8,,,\n"
+        "a,bone,click,12,8,,,\n"
+        "a,,click,12,8,,,\n"
+        "a,lesion,scribble,12,8,,,\n"
+        "a,lesion,box,12,8,,,\n"
+        "a,lesion,click,12,eight,,,\n"
+        "a,lesion,click,12,8,,,4\n"
+        "a,lesion,box,12,8,3,9,\n"
+        "a,lesion,click,12,nan,,,\n"
+        "b,vessel,not,1,1,,,\n"
+    )
+    with pytest.raises(ConfigError) as raised:
+        read_prompts(csv_file(tmp_path, lines), TWO, {"a", "b"})
+    message = str(raised.value)
+    assert "10 problem(s)" in message
+    expected = {
+        3: "'c' is not in the input", 4: "'bone' is not known; expected one of [lesion, vessel]",
+        5: "no structure", 6: "'scribble'; expected one of click, not, box",
+        7: "box has 2 numbers; expected X0,Y0,X1,Y1", 8: "expected numbers",
+        9: "click has 3 numbers", 10: "box ends before it begins", 11: "expected numbers",
+    }  # fmt: skip
+    told = dict(line.strip().partition(": ")[::2] for line in message.splitlines()[1:])
+    for number, words in expected.items():
+        assert words in told[f"line {number}"], number
+    assert "vessel: clicks off it alone" in told["case b"]
+    assert "line 2:" not in message
+
+
+def test_a_csv_file_with_another_header_or_no_text_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="line 1: no column structure, kind"):
+        read_prompts(csv_file(tmp_path, "", "case,x0,y0,x1,y1,z\n"), TWO, {"a"})
+    path = tmp_path / "prompts.csv"
+    path.write_bytes(b"case\xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_prompts(path, TWO, {"a"})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_prompts(tmp_path / "nothing.csv", TWO, {"a"})
+
+
+def test_all_problems_of_a_json_file_are_told_with_their_places(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(
+        '{"a": [{"structure": "lesion", "click": [1]},\n'
+        '       {"structure": "lesion"},\n'
+        '       {"structure": "lesion", "box": [1, 2, 3, 4], "colour": 2}],\n'
+        ' "b": {"click": [1, 2]},\n'
+        ' "z": [{"structure": "lesion", "click": [1, true]}]}\n'
+    )
+    with pytest.raises(ConfigError) as raised:
+        read_prompts(path, TWO, {"a", "b"})
+    message = str(raised.value)
+    assert "5 problem(s)" in message
+    for words in (
+        "line 1, case 'a', entry 1: click has 1 numbers", "entry 2: expected some of the keys",
+        "entry 3: unknown key 'colour'", "case 'b': expected a list",
+        "line 5, case 'z', entry 1: case 'z' is not in the input",
+    ):  # fmt: skip
+        assert words in message
+    path.write_text('{"a": [\n  oops')
+    with pytest.raises(ConfigError, match="line 2: no JSON"):
+        read_prompts(path, TWO, {"a"})
