@@ -1,8 +1,8 @@
-"""The two figures of a report: Dice at each site, and Dice and loss over the rounds.
+"""Two figures of a report: Dice at each site, and Dice and loss over the rounds.
 
-In the library only this module imports matplotlib. Figures are made without pyplot, so nothing
-global is kept and no display is needed. Colours are those of Okabe and Ito, told apart by
-colour-blind readers; markers differ as well, for print without colour.
+In the library only this module and `figure_timeline` import matplotlib. Figures are made without
+pyplot, so nothing global is kept and no display is needed. Colours are those of Okabe and Ito, told
+apart by colour-blind readers; markers differ as well, for print without colour.
 """
 
 import io
@@ -82,6 +82,9 @@ def draw_sites(sites: Sequence[str], rows: Mapping[str, Mapping[str, float]]) ->
             values = [row[site] for row in rows.values() if site in row]
             if values:  # the span makes the rows of one site one thing to the eye
                 axes.plot([min(values), max(values)], [position] * 2, color="#d0d0d0", zorder=1)
+            else:
+                axes.text(0.01, position, "no scores", color=GREY, va="center",
+                          transform=axes.get_yaxis_transform())  # fmt: skip
         shown = [name for name in ROW_LOOKS if name in rows]
         for number, name in enumerate(shown):
             row = rows[name]
@@ -90,14 +93,14 @@ def draw_sites(sites: Sequence[str], rows: Mapping[str, Mapping[str, float]]) ->
             x = [value for value, _ in known]
             y = [position + _apart(number, len(shown)) for _, position in known]
             axes.scatter(x, y, s=52, edgecolor="white", label=label(name), **ROW_LOOKS[name])
-        axes.set_yticks(range(len(sites)), [_plain(site) for site in sites])
+        axes.set_yticks(range(len(sites)), [plain(site) for site in sites])
         axes.set_ylim(len(sites) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.tick_params(left=False)
         axes.set_xlabel("Dice")
         if shown:
             figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.4)
-        return _bytes(figure, "svg")
+        return picture_of(figure, "svg")
 
 
 def draw_progress(
@@ -118,7 +121,7 @@ def draw_progress(
         left.set_title("Dice on validation cases")
         right.set_title("Training loss")
         lines = _curves(right, sites, loss) | _curves(left, sites, dice)
-        entries = [(_plain(site), lines[site]) for site in sites if site in lines]
+        entries = [(plain(site), lines[site]) for site in sites if site in lines]
         if len(sites) > len(PALETTE):
             entries = [("one line a site", line) for _, line in entries[:1]]
         if mean:
@@ -136,7 +139,7 @@ def draw_progress(
             lines_of_legend = math.ceil(len(names) / columns)
             columns = math.ceil(len(names) / lines_of_legend)  # no line with a single entry
             figure.legend(handles, names, loc="outside lower center", ncols=columns)
-        return _bytes(figure, picture)
+        return picture_of(figure, picture)
 
 
 def _curves(axes: Axes, sites: Sequence[str], curves: Curves) -> dict[str, Line2D]:
@@ -166,13 +169,14 @@ def _apart(number: int, count: int) -> float:
     return 0.13 * (number - (count - 1) / 2)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name that can stand in a figure: printable and short."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     return shown if len(shown) <= MOST_LETTERS else shown[: MOST_LETTERS - 1] + "…"
 
 
-def _bytes(figure: Figure, picture: Literal["svg", "png"]) -> bytes:
+def picture_of(figure: Figure, picture: Literal["svg", "png"]) -> bytes:
+    """A figure as the bytes of a file, the same for the same figure."""
     buffer = io.BytesIO()
     keys = ("Date", "Creator", "Format", "Type") if picture == "svg" else ("Software",)
     with warnings.catch_warnings():

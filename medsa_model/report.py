@@ -15,14 +15,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from medsa_model import report_run as runs
 from medsa_model import report_tables as tables
 from medsa_model.errors import CheckpointError
+from medsa_model.figure_timeline import MOST_ROUNDS, draw_timeline
 from medsa_model.figures import draw_progress, draw_sites
+from medsa_model.report_costs import costs_of
+from medsa_model.report_federation import cases_table, federation_in_words, scores_by_site_table
+from medsa_model.report_participation import (
+    costs_table,
+    incomplete_rounds_table,
+    participation_in_words,
+    quarantine_in_words,
+    turns_table,
+)
 from medsa_model.report_result import result_in_words
 from medsa_model.report_run import Run, read_run
 from medsa_model.report_structures import structures_table
+from medsa_model.report_timeline import timeline_of
 from medsa_model.report_values import (
     Json,
-    duration,
-    human_bytes,
     in_order,
     label,
     mapping,
@@ -80,11 +89,14 @@ def _render(run: Run, curves: str, mean: dict[int, float]) -> str:
         curves=curves,
         run=run,
         split=tables.split_table(run.split) if run.split.get("sites") else None,
+        cases=cases_table(run.joined) if run.joined and not run.split else None,
         rejected=tables.rejected_table(rejected) if rejected else None,
+        quarantine=quarantine_in_words(run.events),
         examples=_examples(run),
         **_head(run, mean),
         **_scores(run),
-        **_costs(run),
+        **_sites(run),
+        **costs_of(run),
     )
 
 
@@ -94,14 +106,20 @@ def _head(run: Run, mean: dict[int, float]) -> Json:
     rounds = str(run.summary.get("rounds") or run.configured("rounds"))
     seed = str(run.summary.get("seed", run.configured("seed")))
     facts = {
-        "Kind": "simulation" if run.simulated else "",
+        "Kind": "simulation" if run.simulated else "federation" if run.joined else "",
+        "Sites": str(len(run.joined)) if run.joined else "",
         "Data": runs.data_in_words(run),
         "Backbone": str(mapping(run.summary.get("model")).get("backbone", "")),
         "Rounds": rounds if run.finished else f"{done} of {rounds}" if rounds else str(done),
         "Seed": seed,
         "Date": f"{runs.last_change(run):%Y-%m-%d %H:%M}",
     }
-    sentences = result_in_words(runs.rows_by_prompt(run), runs.references(run, prompt), seed)
+    prompts = runs.rows_by_prompt(run)
+    took_part = participation_in_words(timeline_of(run.events, runs.sites_of(run)))
+    if run.simulated or any("federated" not in rows for rows in prompts.values()):
+        sentences = result_in_words(prompts, runs.references(run, prompt), seed)
+    else:
+        sentences = federation_in_words(prompts, runs.sites_of(run), mean, took_part, seed)
     if not run.finished:
         sentences = [f"This run is not finished. Rounds recorded: {facts['Rounds']}."]
         if mean:
@@ -109,6 +127,7 @@ def _head(run: Run, mean: dict[int, float]) -> Json:
             asked = f" (prompt: {prompt})" if prompt else ""
             scored = f"mean validation Dice {score(mean[latest])}{asked}"
             sentences.append(f"After round {latest}: {scored}.")
+        sentences += [took_part] if took_part else []
     folder = run.folder.resolve().name
     return {
         "name": str(run.summary.get("name") or run.configured("name") or folder),
@@ -121,7 +140,17 @@ def _scores(run: Run) -> Json:
     """Tables of Dice and IoU, and the figure of the sites for the main prompt."""
     prompts, cases = runs.rows_by_prompt(run), runs.test_cases(run)
     main: Json = next(iter(prompts.values()), {})
-    sites = site_names(main)
+    alone = not run.simulated and all(set(rows) == {"federated"} for rows in prompts.values())
+    by_site = [
+        scores_by_site_table(
+            prompt, mapping(rows["federated"]), runs.sites_of(run), runs.validation(run, prompt)[0]
+        )
+        if alone
+        else tables.sites_table(prompt, rows, cases)
+        for prompt, rows in prompts.items()
+        if site_names(rows)
+    ]
+    sites = [row[0].text for row in by_site[0].rows] if by_site else []
     points = {
         name: {
             site: value
@@ -131,9 +160,10 @@ def _scores(run: Run) -> Json:
         for name, row in in_order(main).items()
     }
     return {
+        "alone": tables.prompts_table(prompts) if alone and prompts else None,
         "compared": [
             (
-                tables.rows_table(prompt, rows, runs.references(run, prompt)),
+                None if alone else tables.rows_table(prompt, rows, runs.references(run, prompt)),
                 structures_table(prompt, rows),
             )
             for prompt, rows in prompts.items()
@@ -143,74 +173,28 @@ def _scores(run: Run) -> Json:
         ),
         "has_local": "local" in main,
         "has_references": bool(mapping(run.report.get("references"))),
-        "by_site": [
-            tables.sites_table(prompt, rows, cases)
-            for prompt, rows in prompts.items()
-            if site_names(rows)
-        ],
+        "by_site": by_site,
         "sites_figure": _address(draw_sites(sites, points), "svg+xml") if sites else "",
         "cross_site": [tables.cross_site_table(*item) for item in runs.cross_site(run).items()],
     }
 
 
-def _costs(run: Run) -> Json:
-    """What was sent, what trains, privacy, and time."""
-    sent = mapping(run.summary.get("communication")) | mapping(run.report.get("communication"))
-    for way in ("up", "down"):
-        counted = [number(event.get(f"{way}_bytes")) or 0 for event in run.of("train")]
-        sent.setdefault(f"total_{way}_bytes", sum(counted) or None)
-    full, up = number(sent.get("full_model_bytes")), number(sent.get("up_bytes_per_site_round"))
-    communication = {
-        "Up, each site and round": sent.get("up_bytes_per_site_round"),
-        "Down, each site and round": sent.get("down_bytes_per_site_round"),
-        "Up, all sites and rounds": sent.get("total_up_bytes"),
-        "Down, all sites and rounds": sent.get("total_down_bytes"),
-        "Full model, for comparison": full,
-    }
-    shown = {
-        key: human_bytes(count) for key, value in communication.items() if (count := number(value))
-    }
-    if full and up:
-        shown["An update against the full model"] = f"1/{full / up:,.0f} ({100 * up / full:.2f} %)"
-    model = mapping(run.summary.get("model"))
-    total, trains = (number(model.get(f"{key}_parameters")) for key in ("total", "trainable"))
-    percent = number(model.get("trainable_percent"))
-    if total and trains and percent is not None:
-        shown["Parameters that train"] = f"{trains:,.0f} of {total:,.0f} ({percent:.2f} %)"
-    trained = mapping(run.report.get("trained"))
-    privacy = mapping(run.summary.get("privacy"))
+def _sites(run: Run) -> Json:
+    """Who took part when, at what cost; the figure where it shows more than full rows."""
+    timeline = timeline_of(run.events, runs.sites_of(run))
+    there = bool(timeline.rounds and timeline.sites)
+    costs = costs_table(timeline, run.events)
+    # where all delivered always, a sentence says it
+    by_site = [costs] if timeline.whole else [turns_table(timeline), costs]
+    draw = there and not (run.simulated and timeline.whole)
+    incomplete = incomplete_rounds_table(timeline)
     return {
-        "communication": shown,
-        "trained": tables.trained_table(trained) if trained else None,
-        "privacy": privacy,
-        "spent": tables.privacy_table(mapping(privacy.get("per_site"))),
-        "site_level": _site_level(mapping(privacy.get("site_level"))),
-        "told": mapping(privacy.get("told")),
-        "times": _times(run),
+        "timeline": _address(draw_timeline(timeline), "svg+xml") if draw else "",
+        "more_rounds": max(0, len(timeline.rounds) - MOST_ROUNDS),
+        "participation": by_site if there else [],
+        "incomplete": incomplete if incomplete.rows else None,
+        "took_part": participation_in_words(timeline),
     }
-
-
-def _times(run: Run) -> dict[str, str]:
-    """Time of the rounds of each row, and of the whole command, which also reads and evaluates."""
-    times = {
-        f"Training, {label(row)}": duration(number(seconds))
-        for row, seconds in mapping(run.report.get("seconds")).items()
-    }
-    command = mapping(run.report.get("command"))
-    if (whole := number(command.get("seconds"))) is not None:
-        what = (
-            "The last command, which went on with the run"
-            if command.get("resumed")
-            else ("The whole command: reading, training, evaluation")
-        )
-        times[what] = duration(whole)
-    return times
-
-
-def _site_level(spent: Json) -> str:
-    """What the noise for whole sites comes to; empty without any."""
-    epsilon, delta = number(spent.get("epsilon")), number(spent.get("delta"))
-    return "" if epsilon is None else f"epsilon {epsilon:.3f} at delta {delta or 0:.2g}"
 
 
 def _examples(run: Run) -> list[dict[str, str]]:

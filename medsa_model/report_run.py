@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from medsa_model.audit_log import NAME as AUDIT
+from medsa_model.audit_log import read
 from medsa_model.data import GENERATED, VOLUMES
+from medsa_model.errors import AuditError
 from medsa_model.figures import Curves
 from medsa_model.report_values import Json, case_count, mapping, number
+from medsa_model.run_rows import row, scores_on_test_cases
 
 # by line, as in `Run.configured`: `kind` is indented by less than what lies in a section of `data`
 DATA_KIND = re.compile(
@@ -25,7 +29,8 @@ DATA_KIND = re.compile(
 class Run:
     """The content of a run directory; what is not there is empty.
 
-    `report` is report.json, `examples` is examples/examples.json, `problems` names damaged files.
+    `report` is report.json, `examples` is examples/examples.json, `joined` has of each site that
+    introduced itself the numbers of its cases, `problems` names damaged files.
     """
 
     folder: Path
@@ -36,12 +41,13 @@ class Run:
     report: Json
     events: list[Json]
     examples: list[Json]
+    joined: dict[str, Json]
     problems: list[str]
 
     @property
     def finished(self) -> bool:
         """Whether the run got as far as its summary."""
-        return bool(self.summary.get("rows"))
+        return isinstance(self.summary.get("rows"), dict)
 
     @property
     def simulated(self) -> bool:
@@ -74,8 +80,21 @@ def read_run(folder: Path) -> Run:
         mapping(_read_json(folder / "report.json", problems)),
         list(_events(_read_text(folder / "metrics.jsonl"))),
         [mapping(entry) for entry in examples] if isinstance(examples, list) else [],
+        _joined(folder / AUDIT),
         problems,
     )
+
+
+def _joined(log: Path) -> dict[str, Json]:
+    """Site -> numbers of its cases by part, as it said when it came last; only real runs have it.
+
+    Nothing here checks that the log is whole: `flower-server audit` does.
+    """
+    try:
+        entries = [entry for entry in read(log) if entry.event == "joined"]
+    except AuditError:
+        return {}
+    return {str(entry.facts.get("site")): mapping(entry.facts.get("cases")) for entry in entries}
 
 
 def _read_text(path: Path) -> str:
@@ -136,13 +155,38 @@ def main_prompt(run: Run) -> str:
 
 
 def rows_by_prompt(run: Run) -> dict[str, Json]:
-    """Prompt -> row -> ROW, main prompt first; its rows are those of summary.json."""
+    """Prompt -> row -> ROW, main prompt first; its rows are those of summary.json.
+
+    Those of other prompts are in report.json, which a simulation has, else in the events.
+    """
     prompts = mapping(run.report.get("prompts"))
     found = {name: mapping(mapping(entry).get("rows")) for name, entry in prompts.items()}
+    if run.finished and not run.simulated and not found:
+        found = _rows_of_events(run)
     if run.finished:
         found = {main_prompt(run): {}} | found
         found[main_prompt(run)] = mapping(run.summary["rows"])
     return {name: rows for name, rows in found.items() if rows}
+
+
+def _rows_of_events(run: Run) -> dict[str, Json]:
+    try:
+        scores, seconds = scores_on_test_cases(run.events), seconds_of_rounds(run)
+        return {prompt: {"federated": row(each, seconds)} for prompt, each in scores.items()}
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # not as the coordinator writes
+        return {}
+
+
+def seconds_of_rounds(run: Run) -> float:
+    """How long all rounds took; one that was repeated after an interruption counts once."""
+    return sum({e.get("round"): number(e.get("seconds")) or 0.0 for e in run.of("round")}.values())
+
+
+def sites_of(run: Run) -> list[str]:
+    """All sites that the run knows of: by its summary, its split, and who introduced itself."""
+    named = run.summary.get("sites")
+    told = [str(site) for site in named] if isinstance(named, list) else []
+    return list(dict.fromkeys([*told, *mapping(run.split.get("sites")), *run.joined]))
 
 
 def references(run: Run, prompt: str) -> Json:
@@ -170,9 +214,10 @@ def rounds_done(run: Run) -> int:
     return max((int(number(event.get("round")) or 0) for event in events), default=0)
 
 
-def validation(run: Run) -> tuple[Curves, dict[int, float]]:
-    """Validation Dice with the main prompt: of each site, and by round the mean over all cases."""
-    prompt = main_prompt(run)
+def validation(run: Run, asked: str | None = None) -> tuple[Curves, dict[int, float]]:
+    """Validation Dice with a prompt (`None`: the main one): of each site, and by round the mean
+    over all cases."""
+    prompt = main_prompt(run) if asked is None else asked
     events = [
         event
         for event in run.of("evaluate")
@@ -190,10 +235,11 @@ def validation(run: Run) -> tuple[Curves, dict[int, float]]:
 
 
 def curves(events: Iterable[Json], key: str) -> Curves:
-    """Site -> round -> value of `key`; a round that was repeated after a resume counts once."""
+    """Site -> round -> value of `key`, sites by name, whoever answered first; a round that was
+    repeated after a resume counts once."""
     found: dict[str, dict[int, float]] = {}
     for event in events:
         turn, value = number(event.get("round")), number(event.get(key))
         if turn is not None and value is not None:
             found.setdefault(str(event.get("site", "")), {})[int(turn)] = value
-    return found
+    return dict(sorted(found.items()))

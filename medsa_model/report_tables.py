@@ -33,7 +33,10 @@ DIRECTIONS = {1: "gain", -1: "loss", 0: ""}
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is shown, `sort` orders the column, `shade` in [0, 1] colours the background."""
+    """`text` is shown, `sort` orders the column, `shade` in [0, 1] colours the background.
+
+    `style` is a class of report.css: a column of "text" is wrapped, one of "word" is not.
+    """
 
     text: str
     sort: float | None = None
@@ -160,12 +163,44 @@ def privacy_table(per_site: Json) -> Table:
 
 
 def rejected_table(events: Iterable[Json]) -> Table:
-    """Updates that were not used, and why."""
-    body = []
+    """Answers that were not used, and why; what came more than once for one reason is one line.
+
+    The kind is the reason that the site itself gave, else the coordinator's code.
+    """
+    found: dict[tuple[str, ...], list[int]] = {}
     for event in events:
+        kind = str(event.get("refusal") or event.get("code") or "").replace("_", " ").lower()
+        key = (str(event.get("site", "")), str(event.get("what", "update")), kind,
+               str(event.get("reason", "")))  # fmt: skip
         turn = number(event.get("round"))
-        cells = [Cell(MISSING if turn is None else f"{turn:.0f}", turn)]
-        body.append(
-            [*cells, *(Cell(str(event.get(key, "")), style="text") for key in ("site", "reason"))]
-        )
-    return Table("", ("Round", "Site", "Reason"), body)
+        found.setdefault(key, []).extend([] if turn is None else [int(turn)])
+    body = []
+    for (*words, reason), turns in found.items():
+        rounds = Cell(spans(turns) or MISSING, min(turns, default=None), style="word")
+        body.append([rounds, *(Cell(text, style="word") for text in words),
+                     Cell(reason, style="text")])  # fmt: skip
+    return Table("", ("Rounds", "Site", "Answer", "Kind", "Reason"), body)
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """`1-3, 7` for 1, 2, 3 and 7, with a dash for a range."""
+    told: list[list[int]] = []
+    for each in sorted({*numbers}):
+        if told and told[-1][-1] == each - 1:
+            told[-1] = [told[-1][0], each]
+        else:
+            told.append([each])
+    return ", ".join(MISSING.join(map(str, span)) for span in told)
+
+
+def prompts_table(prompts: dict[str, Json]) -> Table:
+    """The federated model alone, one line a prompt: for runs that have no other row."""
+    each = [rows["federated"] for rows in prompts.values()]
+    surface = any(mean_of(row, name) is not None for row in each for name in ("hd95", "nsd"))
+    header = ["Prompt", "Dice mean", "Worst site", "Gap", "IoU mean"]
+    header += ["HD95 mean (mm)", "NSD mean"] if surface else []
+    body = [
+        [Cell(prompt), *_row_cells("federated", row, "", surface)[1:-1]]
+        for prompt, row in zip(prompts, each, strict=True)
+    ]
+    return Table("", [*header, "Cases"], body)

@@ -68,13 +68,18 @@ def direction(gain: float | None) -> int:
 
 def human_bytes(count: float) -> str:
     """`635 kB (635,012 bytes)`; 1 kB = 1000 bytes."""
+    shown = short_bytes(count)
+    return shown if count < 1000 else f"{shown} ({count:,.0f} bytes)"
+
+
+def short_bytes(count: float) -> str:
+    """`635 kB`; 1 kB = 1000 bytes."""
     if count < 1000:
         return f"{count:,.0f} bytes"
     power = 1
     while power < 4 and count / 1000**power >= 999.5:
         power += 1
-    unit = ("kB", "MB", "GB", "TB")[power - 1]
-    return f"{count / 1000**power:.3g} {unit} ({count:,.0f} bytes)"
+    return f"{count / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def duration(seconds: float | None) -> str:

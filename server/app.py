@@ -26,6 +26,7 @@ from medsa_model.checkpoint import (
 from medsa_model.config import RunConfig
 from medsa_model.errors import FederationError
 from medsa_model.logs import append_metrics, logger, read_metrics
+from medsa_model.run_summary import write_summary
 from medsa_model.state import AdapterState
 from medsa_model.strategies import Memory, PrivateFedAvg, Strategy, Update
 from server.evaluation_round import evaluate_round
@@ -52,7 +53,12 @@ def make_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        federate(grid, config, run, rules, train_on, evaluate_on)
+        try:
+            federate(grid, config, run, rules, train_on, evaluate_on)
+        except FederationError:  # then the page says who was missing
+            write_page(run, rules)
+            raise
+        write_page(run, rules)
 
     return app
 
@@ -103,6 +109,8 @@ def federate(
             "was trained; the reasons stand in metrics.jsonl"
         )
     evaluate_round(study, evaluate_on, current.state, current.number, "test")
+    if rules.audit:  # a simulation keeps none, and has a summary of its whole comparison
+        write_summary(run, config, built, rules.sites)
     link_round(run, "best", best_round(run, current.number))
     link_round(run, "final", current.number)  # the last thing: a run with this link is complete
     study.audit("finished", round=current.number)
@@ -187,6 +195,22 @@ def say_farewell(grid: Grid) -> None:
     for answer in exchange(grid, targets, FAREWELL, RecordDict(), "0", FAREWELL_SECONDS):
         if answer.message.has_error():
             logger.warning("%s did not take the farewell", answer.site)
+
+
+def write_page(run: Path, rules: Rules) -> None:
+    """report.html of a run at real sites; a run is never lost for want of its page."""
+    if not rules.audit:
+        return
+    # here: drawing takes a second to import, which the processes of a simulation do without
+    from medsa_model.report import write_report
+
+    try:
+        logger.info("report: %s", write_report(run))
+    except Exception as error:
+        logger.warning(
+            "%s: the report cannot be written (%s); the run is not touched by that, and "
+            "`flower-server report %s` writes it", run, error, run,
+        )  # fmt: skip
 
 
 def best_round(run: Path, final: int) -> int:

@@ -26,6 +26,7 @@ from medsa_model.device import choose_device
 from medsa_model.errors import FederationError, MedsaError
 from medsa_model.logs import logger, set_up
 from medsa_model.report_values import duration
+from medsa_model.run_rows import final_scores
 from server.app import make_app as make_server_app
 from server.rules import Rules
 from sim.compare import Plan
@@ -33,7 +34,6 @@ from sim.config import Sim
 from sim.engine import run_in_process, run_with_ray
 from sim.ray_cluster import Shares, address_of
 from sim.sites import POOLED
-from sim.summary import final_scores
 
 
 def run_plans(

@@ -27,6 +27,7 @@ from client.hospital import Site
 from medsa_model.data.pairing import first
 from medsa_model.errors import ConfigError, FederationError
 from medsa_model.logs import logger, set_up
+from medsa_model.run_rows import final_scores
 from server.app import make_app as make_server_app
 from server.rules import Rules
 from sim.compare import plans
@@ -35,7 +36,6 @@ from sim.directory import choose_directory, has_begun, is_ours
 from sim.federations import finished
 from sim.run import prepare
 from sim.sites import open_site
-from sim.summary import final_scores
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read by Ray, which Flower starts later
 

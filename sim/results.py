@@ -10,30 +10,28 @@ import torch
 from medsa_model.backbone import base_parameters
 from medsa_model.build import Built, build
 from medsa_model.checkpoint import latest_round, load_round, write_json
-from medsa_model.data import GENERATED, VOLUMES
+from medsa_model.data import VOLUMES
 from medsa_model.device import choose_device
 from medsa_model.evaluate import Means
 from medsa_model.logs import read_metrics
 from medsa_model.privacy.summary import privacy_summary
+from medsa_model.run_rows import (
+    Scores,
+    SiteScore,
+    communication,
+    final_scores,
+    foreground_mean,
+    row,
+    training_seconds,
+)
+from medsa_model.run_summary import data_facts, model_facts, trained_facts
 from medsa_model.state import AdapterState
 from sim.baselines import baselines_for, evaluate_baseline
 from sim.compare import Plan, plans
 from sim.config import SimulatedRun
 from sim.examples import write_examples
 from sim.sites import open_sites
-from sim.summary import (
-    Scores,
-    SiteScore,
-    communication,
-    cross_site,
-    empty_cases,
-    final_scores,
-    images_seen,
-    local_row,
-    off_site_mean,
-    row,
-    training_seconds,
-)
+from sim.summary import cross_site, empty_cases, images_seen, local_row, off_site_mean
 
 
 def write_results(
@@ -52,7 +50,7 @@ def write_results(
         for name in dict.fromkeys(p.row for p in todo)
     }
 
-    def rows_for(prompt: str) -> dict[str, object]:
+    def rows_for(prompt: str) -> dict[str, dict[str, object]]:
         scores: dict[str, dict[str, SiteScore]] = {"zero_shot": single["zero_shot"][prompt]}
         if models:
             scores["local"] = local_row(models, prompt)
@@ -67,25 +65,16 @@ def write_results(
     matrices = {prompt: cross_site(models, pooled, prompt) for prompt in prompts}
     built = {p.row: _build(p) for p in todo if p.row not in ("zero_shot", "local", "centralized")}
     main = built["federated"]
-    total = sum(p.numel() for p in main.model.parameters())
     traffic = communication(run, 4 * base_parameters(config.model.backbone, config.model.frame))
+    rows = rows_for(prompts[0])
     summary = {
         "name": config.name,
         "seed": config.seed,
         "rounds": config.rounds,
-        "data": {
-            "kind": config.data.kind,
-            "generated": config.data.kind in GENERATED,
-            "structures": list(config.data.classes),
-            "volumes": config.data.kind in VOLUMES,
-        },
-        "model": {
-            "backbone": config.model.backbone,
-            "base_sha256": main.manifest.base_sha256,
-            "total_parameters": total,
-            **_trained(main),
-        },
-        "rows": rows_for(prompts[0]),
+        "data": data_facts(config),
+        "model": model_facts(config, main),
+        "rows": rows,
+        "foreground_mean": foreground_mean(rows["federated"]),
         "cross_site": {k: v for k, v in matrices[prompts[0]].items() if k != "centralized"},
         "communication": {k: v for k, v in traffic.items() if not k.startswith(("total", "peak"))},
         "privacy": privacy_summary(read_metrics(run)),
@@ -104,7 +93,7 @@ def write_results(
         },
         "empty_test_cases": empty_cases(run),
         "communication": traffic,
-        "trained": {name: _trained(each) for name, each in built.items()},
+        "trained": {name: trained_facts(each) for name, each in built.items()},
         "seconds": seconds,
     }  # fmt: skip
     if config.sim.examples:
@@ -118,12 +107,6 @@ def _build(plan: Plan) -> Built:
     config = plan.config
     cpu = torch.device("cpu")
     return build(config.model, config.adapter, config.seed, cpu, config.named_classes)
-
-
-def _trained(built: Built) -> dict[str, float | int]:
-    total = sum(p.numel() for p in built.model.parameters())
-    trained = sum(torch.Size(shape).numel() for shape in built.manifest.shapes.values())
-    return {"trainable_parameters": trained, "trainable_percent": 100 * trained / total}
 
 
 def _references(

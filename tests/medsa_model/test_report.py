@@ -158,6 +158,7 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of a report's second is drawing, which other tests look at."""
     monkeypatch.setattr("medsa_model.report.draw_progress", lambda *_: PICTURE)
     monkeypatch.setattr("medsa_model.report.draw_sites", lambda *_: PICTURE)
+    monkeypatch.setattr("medsa_model.report.draw_timeline", lambda *_: PICTURE)
 
 
 quick = pytest.mark.usefixtures("quick_figures")
@@ -184,7 +185,7 @@ def test_page_loads_nothing(finished: Path, page: Page) -> None:
         assert (attributes.get("src") or "data:").startswith("data:")
     html = (finished / "report.html").read_text("utf-8")
     assert not re.search(r"https?://|url\(|@import", html)
-    assert page.count("img") == 3  # sites, curves, one example
+    assert page.count("img") == 4  # sites, curves, time line, one example
 
 
 def test_only_the_page_s_own_script_may_run(finished: Path, page: Page) -> None:
@@ -223,7 +224,7 @@ def test_curves_alone_make_a_page_that_says_it_is_not_finished(tmp_path: Path) -
     assert "After round 2: mean validation Dice 0.800 (prompt: click)." in page.text
     assert "No differential privacy was used" not in page.text  # nobody knows yet
     assert "6 kB (6,000 bytes)" in page.text  # counted from the events
-    assert page.count("img") == 1
+    assert page.count("img") == 2  # curves, time line
 
 
 @quick
@@ -309,7 +310,7 @@ def test_cases_and_images_of_real_patients_are_never_shown(
     make_run(tmp_path)
     change(tmp_path / "report.json", simulated=simulated)
     page = page_of(tmp_path)
-    assert page.count("img") == 2
+    assert page.count("img") == 3
     assert "case-" not in (tmp_path / "report.html").read_text("utf-8")
 
 
@@ -318,7 +319,7 @@ def test_an_example_outside_the_run_is_not_read(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (tmp_path / "outside.png").write_bytes((run / "examples" / "one.png").read_bytes())
     write_json(run / "examples" / "examples.json", [{"file": "../../outside.png"}])
-    assert page_of(run).count("img") == 2
+    assert page_of(run).count("img") == 3
 
 
 @quick

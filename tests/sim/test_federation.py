@@ -15,6 +15,7 @@ from medsa_model.data.split import read_split, write_split
 from medsa_model.data.transforms import to_frame
 from medsa_model.errors import MedsaError
 from medsa_model.logs import read_metrics
+from medsa_model.run_rows import final_scores as scores_of
 from medsa_model.sam import MedSam
 from medsa_model.state import adapter_state, load_adapter_state
 from medsa_model.strategies.mean import weighted_mean
@@ -25,7 +26,6 @@ from sim.directory import choose_directory
 from sim.federations import finished, run_plan
 from sim.sites import POOLED, open_cases, open_sites
 from sim.split import split
-from sim.summary import final_scores as scores_of
 from sim.summary import images_seen
 
 
