@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check integration bench clean
+.PHONY: help demo test check integration bench docs clean
 
 help:
 	@echo "make demo         run configs/demo.yaml: four simulated sites, results in runs/demo"
@@ -13,6 +13,7 @@ help:
 	@echo "make check        lint, formatting, types, who may import whom"
 	@echo "make integration  run the tests that start real processes, and the long ones"
 	@echo "make bench        measure time, memory and bytes on this machine, results in runs/bench"
+	@echo "make docs         make the pages of keys and commands anew"
 	@echo "make clean        remove .venv, builds and caches; runs/ stays"
 
 demo: .venv/installed
@@ -35,6 +36,10 @@ integration: .venv/installed-for-development
 
 bench: .venv/installed
 	$(BIN)/medsa-bench --out runs/bench
+
+docs: .venv/installed-for-development
+	$(BIN)/python -m sim.config_reference > docs/configuration.md
+	$(BIN)/python -m sim.command_reference > docs/commands.md
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -90,11 +90,14 @@ class RunConfig(Section):
     """Federated rounds."""
     model: Model = Model()
     adapter: Adapter = Msa()
+    """How the frozen model is adapted; what is trained and sent."""
     prompt: Prompts = Prompts()
     data: DataSet
+    """Images or volumes: layout, root, and the names of the structures."""
     train: Train = Train(steps=25)
     loss: Loss = Loss()
     strategy: Strategy = FedAvg()
+    """How the sites' updates become the next state."""
     privacy: Privacy | None = None
     """Differential privacy for the patients of every site; empty: none."""
     evaluate: Evaluate = Evaluate()

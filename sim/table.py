@@ -27,7 +27,9 @@ MAY_DIFFER = {
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 1 for an error."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sim.table", description=(__doc__ or "").split("\n", maxsplit=1)[0]
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="finished run directories")
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""The commands of the README work as they are printed there, on tiny data and settings."""
+"""Commands that simulate and measure work as README and guides print them, on tiny data."""
 
 import re
 import shlex
@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sim.audit import main as audit
+from sim.audit_cli import main as audit
 from sim.bench.cli import main as bench
 from sim.bench.figures import FIGURES
+from sim.cli import main
 from sim.config import load_simulation
-from sim.run import main
+from tests.printed_commands import PAGES, ROOT, printed
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOSPITAL = (ROOT / "configs" / "hospital.yaml").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^(?:# )?(medsa-sim .+)$", README + HOSPITAL, re.MULTILINE)))
-BENCHES = re.findall(r"^(medsa-bench .+)$", README, re.MULTILINE)
-AUDITS = re.findall(r"^(medsa-audit .+)$", README, re.MULTILINE)
-WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", README, re.MULTILINE)
+COMMANDS = sorted({*printed("medsa-sim "), *re.findall(r"^# (medsa-sim .+)$", HOSPITAL, re.M)})
+BENCHES, AUDITS = printed("medsa-bench "), printed("medsa-audit ")
+WISHES = re.findall(r"^\|[^|]+\| (`[^|]*=[^|]*`) \|$", PAGES["docs/simulation.md"], re.MULTILINE)
 TINY = ["rounds=1", "model.image_size=32", "train.epochs=null", "train.steps=1"]
 TINY += ["train.batch_size=2", "sim.examples=0", "sim.rows=[]", "sim.references=[]"]
 TINY += ["sim.processes=1"]
@@ -79,7 +77,7 @@ def test_a_printed_command_runs(command, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", AUDITS)
 def test_a_printed_audit_runs(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert audit([*shlex.split(command)[1:], "--canaries", "400"]) == 0
+    assert audit([*shlex.split(command)[1:], "--canaries", "200"]) == 0
 
 
 @pytest.mark.parametrize("command", BENCHES)
@@ -87,7 +85,7 @@ def test_a_printed_measurement_is_begun(command, tmp_path, monkeypatch):
     """What each figure measures has tests of its own, at sizes that take no minutes."""
     monkeypatch.chdir(tmp_path)
     begun: list[str] = []
-    monkeypatch.setattr("sim.bench.cli.measure", lambda names, *_: begun.extend(names))
+    monkeypatch.setattr("sim.bench.run.measure", lambda names, *_: begun.extend(names))
     _, *words = shlex.split(command)
     assert bench(words) == 0
     assert begun == [] if "--list" in words else begun and set(begun) <= set(FIGURES)
@@ -97,14 +95,3 @@ def test_a_printed_measurement_is_begun(command, tmp_path, monkeypatch):
 def test_a_printed_override_is_valid(cell):
     for example in re.findall(r"`([^`]+)`", cell):
         assert load_simulation(ROOT / "configs" / "isic.yaml", shlex.split(example))
-
-
-def test_no_placeholder_is_left():
-    assert not re.search(r"@@|[A-Z]_HERE\b|READING|TODO", README)
-
-
-def test_files_that_the_readme_names_exist():
-    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert [name for name in linked if not (ROOT / name).exists()] == []
-    for name in re.findall(r"configs/\w+\.yaml", README):
-        assert (ROOT / name).exists()

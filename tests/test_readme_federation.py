@@ -1,4 +1,4 @@
-"""The commands for federations work as the README prints them, on a copy of the configurations.
+"""Commands for federations work as README and guides print them, on a copy of the configurations.
 
 Those that run until hospitals have come are tested with real processes in tests/integration.
 """
@@ -17,8 +17,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
-import client.cli
-import server.cli
+import client.commands
+import server.commands
 from client.cli import main as run_site
 from medsa_model.audit_log import record
 from medsa_model.config import load_run
@@ -28,15 +28,13 @@ from medsa_model.site_keys import fingerprint
 from server.cli import main as flower_server
 from server.directory import choose_directory
 from server.roster import strikes_after
+from tests.printed_commands import PAGES, ROOT, inline, printed
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SERVER = re.findall(r"^flower-server .+$", README, re.MULTILINE)
-SITE = re.findall(r"^python client/run.py .+$", README, re.MULTILINE)
-PIP = re.findall(r"^pip .+$|(?<=`)pip install[^`]+(?=`)", README, re.MULTILINE)
-INLINE = [" ".join(found.split()) for found in re.findall(
-    r"`((?:flower-server|python client/run\.py|ssh-keygen)\s[^`]+)`", README
-)]  # fmt: skip
+SERVER = printed("flower-server ")
+WATCHED = [command for command in SERVER if " --page " in command or " --track " in command]
+SITE = printed("python client/run.py ")
+PIP = [*printed("pip "), *inline("pip install")]
+INLINE = [*inline("flower-server"), *inline("python client/run.py"), *inline("ssh-keygen")]
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ def words(command: str) -> list[str]:
     return shlex.split(command.removeprefix("python "))[1:]
 
 
-def inline(start: str) -> list[str]:
+def sentence(start: str) -> list[str]:
     """The words of the one command in a sentence that begins so."""
     (found,) = [command for command in INLINE if command.startswith(start)]
     return words(found)
@@ -80,23 +78,37 @@ def unpack(place: Path, site: str) -> None:
     (place / site / "site.key").chmod(0o600)
 
 
-def test_the_readme_prints_these_commands():
-    """A new one needs a test here."""
-    assert [words(command)[0] for command in SERVER] == ["provision", "check", "--config", "status"]
-    assert len(SITE) == 2 and "--check" in SITE[0] and "--check" not in SITE[1]
-    assert [command.partition(" -")[0] for command in INLINE] == [
-        "python client/run.py ledger", "flower-server", "flower-server audit verify",
-        "python client/run.py audit", "python client/run.py keygen", "ssh-keygen",
-        "flower-server submit", "flower-server revoke",
+def test_the_pages_print_these_commands():
+    """A new one needs a test here; the report is made in test_docs.py, from a finished run."""
+    assert [words(command)[0] for command in SERVER] == [
+        "provision", "check", "--config", "status", "start", "start", "report",
     ]  # fmt: skip
-    assert len(PIP) == 6
+    assert len(WATCHED) == 2
+    assert len(SITE) == 2 and "--check" in SITE[0] and "--check" not in SITE[1]
+    assert sorted(command.partition(" -")[0] for command in INLINE) == [
+        "flower-server", "flower-server audit verify", "flower-server revoke",
+        "flower-server submit", "python client/run.py audit", "python client/run.py keygen",
+        "python client/run.py ledger", "ssh-keygen",
+    ]  # fmt: skip
+    assert len(PIP) >= 6
+
+
+@pytest.mark.parametrize("command", WATCHED)
+def test_a_watched_start_is_understood(place, monkeypatch, command):
+    seen = []
+    monkeypatch.setattr(
+        server.commands, "run_study", lambda *given: seen.append(given[-1]) or 0
+    )  # fmt: skip
+    assert flower_server(words(command)) == 0
+    (options,) = seen
+    assert options.page == "127.0.0.1:8080" or options.track == ["tensorboard", "mlflow"]
 
 
 @pytest.mark.parametrize("more", ["", "--resume --out /PATH/TO/RUN"])
 def test_the_start_is_understood(place, monkeypatch, more):
-    assert more in README
+    assert more in PAGES["docs/coordinator.md"]
     monkeypatch.setattr(
-        server.cli, "run_study",
+        server.commands, "run_study",
         lambda federation, config, options: 40 + (federation.quorum == 3) + options.resume,
     )  # fmt: skip
     assert flower_server([*words(SERVER[2]), *words(f"_ {more}")]) == (42 if more else 41)
@@ -108,11 +120,12 @@ def test_the_installation_is_understood(monkeypatch):
     monkeypatch.chdir(ROOT)
     name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
     folders = []
-    for printed in PIP:
-        kind, *rest = shlex.split(printed)[1:]
+    for command in PIP:
+        kind, *rest = shlex.split(command)[1:]
         options, targets = commands.create_command(kind).parse_args(rest)
         (target,) = [*targets, *options.editables]
-        assert target in (".", ".[dev]", ".[dicom]", ".[ray]", name)
+        known = (".", ".[dev]", ".[dicom]", ".[ray]", ".[onnx]", ".[tensorboard,mlflow]", name)
+        assert target in known
         assert all(Path(constraints).is_file() for constraints in options.constraints)
         assert options.no_index == (target == name)  # only then it is not the clone
         if kind == "wheel" or options.no_index:
@@ -121,7 +134,7 @@ def test_the_installation_is_understood(monkeypatch):
 
 
 def test_provision_check_and_status(place, capsys):
-    provision, check, _, status = (words(command) for command in SERVER)
+    provision, check, _, status = (words(command) for command in SERVER[:4])
     assert flower_server(provision) == 0
     assert flower_server(check) == 0, capsys.readouterr().out
     shown = capsys.readouterr().out
@@ -146,10 +159,10 @@ def test_a_site_takes_part_as_printed(place, monkeypatch):
     assert flower_server(words(SERVER[0])) == 0
     unpack(place, "site_a")
     monkeypatch.setattr(
-        client.cli, "join", lambda config, file, overrides: 42 if file.is_file() else 1
+        client.commands, "join", lambda config, file, overrides: 42 if file.is_file() else 1
     )
     for quiet in ("log_to_file", "signal"):  # files and handlers of a whole process
-        monkeypatch.setattr(client.cli, quiet, Mock())
+        monkeypatch.setattr(client.commands, quiet, Mock())
     assert run_site(words(SITE[1])) == 42
 
 
@@ -178,7 +191,7 @@ def test_audit_logs_are_verified(place, capsys):
     assert flower_server(words(SERVER[0])) == 0
     unpack(place, "site_a")
     capsys.readouterr()
-    verify, site = inline("flower-server audit verify"), inline("python client/run.py audit")
+    verify, site = sentence("flower-server audit verify"), sentence("python client/run.py audit")
     assert flower_server(verify) == 0 and run_site(site) == 0
     assert "no audit log yet" in capsys.readouterr().out
     run = place / "runs" / "demo" / "1"
@@ -206,22 +219,22 @@ def test_a_site_is_readmitted(place, capsys):
     facts = {"round": 2, "strikes": {"site_a": 3, "site_b": 1}}
     (run / "rounds" / "0002").mkdir(parents=True)
     (run / "rounds" / "0002" / "round.json").write_text(json.dumps(facts))
-    server.cli.readmit(run, ["site_a"])
+    server.commands.readmit(run, ["site_a"])
     assert strikes_after(2, facts, read_metrics(run)) == {"site_b": 1}
 
 
 def test_a_ledger_is_printed(place, capsys):
     assert flower_server(words(SERVER[0])) == 0
     unpack(place, "site_a")
-    assert run_site(inline("python client/run.py ledger")) == 0
+    assert run_site(sentence("python client/run.py ledger")) == 0
     assert "no ledger yet" in capsys.readouterr().out
 
 
 def test_a_key_is_made_registered_and_revoked(place, capsys):
-    assert run_site(inline("python client/run.py keygen")) == 0
+    assert run_site(sentence("python client/run.py keygen")) == 0
     assert "site.pub" in capsys.readouterr().out
     if shutil.which("ssh-keygen"):
-        command = ["ssh-keygen", *inline("ssh-keygen")]
+        command = ["ssh-keygen", *sentence("ssh-keygen")]
         told = subprocess.run(command, check=True, capture_output=True, cwd=place / "keys")
         key = load_ssh_public_key((place / "keys" / "site.pub").read_bytes())
         assert told.stdout.decode().split()[1] == fingerprint(key)
@@ -234,7 +247,7 @@ def test_a_key_is_made_registered_and_revoked(place, capsys):
         assert not [name for name in kit.namelist() if name.endswith("site.key")]
         assert "ssh-keygen -lf site.pub" in kit.read("site_a/README.md").decode()
     capsys.readouterr()
-    revoke = inline("flower-server revoke")
+    revoke = sentence("flower-server revoke")
     assert flower_server(revoke) == 0
     assert flower_server([*revoke[:-1], "site_z"]) == 1
     said = capsys.readouterr()
@@ -245,7 +258,7 @@ def test_a_key_is_made_registered_and_revoked(place, capsys):
 
 
 def test_a_run_is_submitted_for_later(place, capsys):
-    submit = inline("flower-server submit")
+    submit = sentence("flower-server submit")
     assert flower_server([*submit, "rounds=1"]) == 0
     (waiting,) = (place / "federation" / "queue").glob("*.yaml")
     assert yaml.safe_load(waiting.read_text())["rounds"] == 1

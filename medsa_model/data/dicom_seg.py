@@ -6,6 +6,7 @@ pydicom, the extra `dicom`, which are imported when a segmentation is written.
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,7 +77,8 @@ def write_segmentation(
             _segmentation(folder, numbered, [structures[n - 1] for n in present]).save_as(draft)
         draft.replace(path)
     except Exception as error:  # a slice that lacks a tag can make the writer raise anything
-        problem = type(error).__name__
+        lacking = re.search(r"no attribute '([A-Z]\w+)'", str(error))  # a keyword, no value
+        problem = f"no tag {lacking[1]}" if lacking else type(error).__name__
     else:
         return True
     finally:
