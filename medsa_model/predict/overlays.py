@@ -98,24 +98,30 @@ def largest_slice(numbers: Tensor, structure: int) -> int | None:
 def draw_overlay(planes: Sequence[Plane], names: Mapping[int, str], words: str) -> Image.Image:
     """The planes in rows of two, over a legend of `names` (structure -> name) and `words`.
 
-    A single plane has `SMALLEST` to `LARGEST` pixels on its longer side.
+    Several structures have their numbers of the mask on them: colours alone are not enough for
+    everybody, and come again after seven. A single plane has `SMALLEST` to `LARGEST` pixels on its
+    longer side.
     """
     side = SMALLEST
     if len(planes) == 1:
         side = min(max(SMALLEST, *planes[0].picture.shape[:2]), LARGEST)
-    tiles = [_tile(plane, side) for plane in planes]
+    tiles = [_tile(plane, side, len(names) > 1) for plane in planes]
     grid = [tiles[first : first + 2] for first in range(0, len(tiles), 2)]
     pictures = _stacked([_beside(each) for each in grid])
     return _stacked([pictures, _legend(names, words, pictures.width)])
 
 
-def _tile(plane: Plane, side: int) -> Image.Image:
-    """A plane with outlines and prompts, its words above it."""
+def _tile(plane: Plane, side: int, numbered: bool) -> Image.Image:
+    """A plane with outlines and prompts, and with the structures' numbers, its words above it."""
     picture = fit(Image.fromarray(plane.picture), side, plane.pixel)
     width = max(2, round(side / 350))
+    deepest: dict[int, tuple[int, int]] = {}
     for number in np.unique(plane.numbers):
         if number:
             mask = fit_mask(plane.numbers == number, side, plane.pixel)
+            inside = ndimage.distance_transform_edt(mask)
+            y, x = np.unravel_index(int(inside.argmax()), mask.shape)
+            deepest[int(number)] = (int(x), int(y))
             # on any ground: a black line on both sides of the coloured one
             picture = outlined(picture, ndimage.binary_dilation(mask), BLACK, width + 2)
             picture = outlined(picture, mask, colour_of(int(number) - 1), width)
@@ -124,10 +130,13 @@ def _tile(plane: Plane, side: int) -> Image.Image:
     scale = (image.width / plane.picture.shape[1], image.height / plane.picture.shape[0])
     for structure, row in plane.rows.items():
         _prompt(draw, row, scale, colour_of(structure))
+    font = ImageFont.load_default(TEXT)
+    for number, place in deepest.items() if numbered else ():
+        draw.text(place, str(number), WHITE, font, "mm", stroke_width=2, stroke_fill=BLACK)
     if not plane.words:
         return image
     head = Image.new("RGB", (image.width, LINE), WHITE)
-    ImageDraw.Draw(head).text((2, 2), plane.words, BLACK, ImageFont.load_default(TEXT))
+    ImageDraw.Draw(head).text((2, 2), plane.words, BLACK, font)
     return _stacked([head, image])
 
 
@@ -170,6 +179,8 @@ def _legend(names: Mapping[int, str], words: str, width: int) -> Image.Image:
     """Colours with names in lines of `width` pixels, then `words`."""
     font = ImageFont.load_default(TEXT)
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    if len(names) > 1:
+        names = {structure: f"{structure + 1} {name}" for structure, name in names.items()}
     places: list[tuple[int, int, int]] = []  # x, line, structure
     x, line = 0, 0
     for structure, name in names.items():

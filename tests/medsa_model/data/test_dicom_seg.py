@@ -109,7 +109,9 @@ def test_slices_without_a_study_are_refused_without_their_texts(tmp_path: Path) 
         del without.StudyInstanceUID
         without.save_as(path)
     labels = torch.ones(voxels.shape).long()
-    with pytest.raises(DataError, match=r"its DICOM SEG cannot be written \(no tag StudyInstanceUID\)") as error:
+    with pytest.raises(
+        DataError, match=r"its DICOM SEG cannot be written \(no tag StudyInstanceUID\)"
+    ) as error:
         write_segmentation(tmp_path / "ct.dcm", folder, "ct", labels, geometry, NAMES)
     assert CANARY not in str(error.value)
     assert [*tmp_path.iterdir()] == [folder]
