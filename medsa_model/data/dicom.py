@@ -8,7 +8,7 @@ right, the front and the head, as NIfTI.
 Of each data set only the tags in `HEADER` and the pixels are read, so no name of a patient; the
 identifier of the series is compared and never told. Messages give the case and counts.
 
-pydicom is the optional extra `dicom`, and imported here alone, when a series is read.
+pydicom is the optional extra `dicom`, and imported when a series is read.
 """
 
 import logging

@@ -85,7 +85,7 @@ def one_round(config: RunConfig, place: Path, change: Change, hostile: int) -> A
     cases = {"train": CASES_OF_SITE, "val": 0, "test": 0}
     nodes = {name: Node(number, name, cases) for number, name in enumerate(NAMES, start=2)}
     roster = Roster(nodes, dict.fromkeys(range(2, 2 + SITES), ""))
-    rules = Rules(SITES, quorum=3, timeout=5.0)
+    rules = Rules(SITES, quorum=3, timeout=60.0)
     sites = grid(change, hostile, config.message.update)
     study = Study(sites, config, place, MANIFEST, rules, roster)
     current = Round(0, START, {}, {})

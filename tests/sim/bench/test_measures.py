@@ -298,6 +298,7 @@ def test_memory_of_sites_is_that_of_the_process_and_its_rise(settings, monkeypat
     assert rise.ratio_of_minima == pytest.approx(100 / 120)
 
 
+@pytest.mark.thorough
 def test_a_child_answers():
     assert in_child(dict, 1, word="right") == {"word": "right"}
 
