@@ -224,13 +224,16 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     least = site.limits.least_evaluated_cases
     too_few = Refused(Reason.TOO_FEW_CASES, f"fewer scored {part} cases than its limit {least}")
     state, manifest = _unpack_state(site, arrays, config, order)
-    if part == "test" and site.results:  # also where scores of few cases are refused
-        keep_result(site.results, config, state, site.built(config).manifest)
-    if 0 < len(site.parts.get(part, ())) < least:
-        raise too_few
     _note(site, "asked", what=part, run=config.name, sha256=config.sha256,
           state=_fingerprint_of(site, arrays))  # fmt: skip
     count_evaluation(site.counted, config, part)
+    # also where scores of few cases are refused
+    if part == "test" and site.results and (
+        keep_result(site.results, config, state, site.built(config).manifest)
+    ):  # fmt: skip
+        _note(site, "kept", run=config.name, sha256=config.sha256)
+    if 0 < len(site.parts.get(part, ())) < least:
+        raise too_few
     everything = evaluate_site(site, config, state, part)
     evaluation = everything.with_at_least(least)
     # again, now that those without a structure are known: they are in no mean

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -65,10 +66,10 @@ def save_round(
         draft.mkdir(parents=True)
         _write_files(draft, round_, manifest, sections)
         for path in [*draft.iterdir(), draft]:
-            _to_disk(path)
+            to_disk(path)
         shutil.rmtree(place, ignore_errors=True)
         draft.rename(place)
-        _to_disk(place.parent)
+        to_disk(place.parent)
     except (OSError, SafetensorError) as error:  # safetensors wraps those of the disk
         shutil.rmtree(draft, ignore_errors=True)  # a disk that is full needs the space
         needed = sum(t.nbytes for t in (*round_.state.values(), *round_.memory.values()))
@@ -199,7 +200,7 @@ def _put_aside(place: Path) -> Path:
     aside = next(each for each in places if not each.exists())
     try:
         place.rename(aside)
-        _to_disk(place.parent)
+        to_disk(place.parent)
     except OSError as error:
         raise CheckpointError(
             f"rounds/{place.name} is damaged and cannot be put aside ({_told(error)}): remove that "
@@ -214,7 +215,7 @@ def link_round(run: Path, name: str, number: int) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(Path("rounds") / f"{number:04d}")
     os.replace(draft, run / name)
-    _to_disk(run)
+    to_disk(run)
 
 
 def read_facts(run: Path, number: int) -> dict[str, object]:
@@ -246,7 +247,7 @@ def _free(run: Path) -> str:
         return "an unknown number of"
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Force a file's content or a folder's entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -256,7 +257,16 @@ def _to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a file that other programs read, whole or not at all."""
+    """Write a file that other programs read, whole or not at all.
+
+    Raises `OSError` when it cannot be written; what was there before is untouched then.
+    """
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    text = json.dumps(content, indent=2) + "\n"
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            draft.unlink()
+        raise

@@ -1,4 +1,4 @@
-"""The report's table of structures: which organ is found, and how far off its surface is."""
+"""The report's table of structures: which is found, and of volumes how far off its surface is."""
 
 from medsa_model.report_tables import Cell, Table
 from medsa_model.report_values import (
@@ -14,7 +14,7 @@ from medsa_model.report_values import (
 
 
 def structures_table(prompt: str, rows: Json) -> Table | None:
-    """Dice, HD95 and NSD of the federated model by structure, and Dice of the other rows.
+    """Dice, of volumes HD95 and NSD, of the federated model by structure; Dice of the other rows.
 
     From `structures` of the rows, else from `per_class`, which has Dice alone; None without any.
     """
@@ -24,7 +24,9 @@ def structures_table(prompt: str, rows: Json) -> Table | None:
         return None
     first = "federated" if "federated" in found else next(iter(found))
     others = [name for name in found if name != first]
-    header = ["Structure", "Cases", f"{label(first)} Dice", "HD95 (mm)", "NSD"]
+    surface = any("hd95" in scores for scores in found[first].values())
+    header = ["Structure", "Cases", f"{label(first)} Dice"]
+    header += ["HD95 (mm)", "NSD"] if surface else []
     body = []
     for name in names:
         scores = found[first].get(name, {})
@@ -35,9 +37,9 @@ def structures_table(prompt: str, rows: Json) -> Table | None:
             Cell(name),
             Cell(MISSING if cases is None else f"{cases:,.0f}", cases),
             Cell(score(dice), dice),
-            Cell(millimetres(hd95), hd95),
-            Cell(score(nsd), nsd),
         ]
+        if surface:
+            cells += [Cell(millimetres(hd95), hd95), Cell(score(nsd), nsd)]
         values = [number(found[other].get(name, {}).get("dice")) for other in others]
         body.append([*cells, *(Cell(score(value), value) for value in values)])
     caption = f"Structures, prompt: {prompt}" if prompt else "Structures"

@@ -88,6 +88,8 @@ def timeline_of(events: Iterable[Json], sites: Iterable[str] = ()) -> Timeline:
             unused.add(turn)
         elif kind == "round":
             seconds[turn] = number(event.get("seconds")) or 0.0
+            if _names(event.get("sites")):  # skipped at first, before an interruption
+                unused.discard(turn)
             for name in _names(event.get("sites")):
                 turns.setdefault(name, {})[turn] = Turn.DELIVERED
             for name in _names(event.get("missing")):

@@ -59,7 +59,7 @@ def row(scores: Mapping[str, SiteScore], seconds: float) -> dict[str, object]:
     result = {"dice": metric("dice"), "iou": metric("iou"), "cases": cases, "seconds": seconds}
     if all("hd95" in score and "nsd" in score for score in scores.values()):  # of volumes
         result |= {name: metric(name) for name in ("hd95", "nsd")}
-        structures = by_structure(scores.values())
+    if structures := by_structure(scores.values()):
         result["per_class"] = {name: values["dice"] for name, values in structures.items()}
         result["structures"] = structures
     return result

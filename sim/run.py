@@ -149,15 +149,18 @@ def check_data(run: Path) -> None:
 
 
 def structure_lines(run: Path) -> list[str]:
-    """Of volumes, the federated model's scores by structure."""
+    """Of several structures, the federated model's scores of each."""
     lines = []
     for prompt, block in json.loads((run / "report.json").read_text())["prompts"].items():
         found = block["rows"]["federated"].get("structures", {})
+        volumes = all("hd95" in each for each in found.values())
         told = (
-            f"{name} {each['dice']:.2f} ({each['hd95']:.0f} mm)" for name, each in found.items()
+            f"{name} {each['dice']:.2f}" + (f" ({each['hd95']:.0f} mm)" if volumes else "")
+            for name, each in found.items()
         )
+        what = "Dice (HD95)" if volumes else "Dice"
         if found:
-            lines.append(f"federated, {prompt}, Dice (HD95): {', '.join(told)}")
+            lines.append(f"federated, {prompt}, {what}: {', '.join(told)}")
     return lines
 
 

@@ -91,7 +91,7 @@ def check_comparable(runs: Sequence[Path]) -> None:
 
 
 def tables(reports: Sequence[dict[str, Any]]) -> list[str]:
-    """A Markdown table for each kind of prompt, and of volumes one by structure."""
+    """A Markdown table for each kind of prompt, and of several structures one more."""
     found = []
     for prompt in reports[0]["prompts"]:
         found.append(table(reports, prompt))
@@ -101,12 +101,16 @@ def tables(reports: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def structures_table(reports: Sequence[dict[str, Any]], prompt: str) -> str:
-    """Dice of every row by structure, HD95 and NSD of the federated one; means over the runs."""
+    """Dice of every row by structure, of volumes also HD95 and NSD of the federated one; means over
+    the runs.
+    """
     blocks = [report["prompts"][prompt]["rows"] for report in reports]
     rows = [name for name in blocks[0] if all(name in block for block in blocks)]
+    volumes = all("hd95" in block[row] for block in blocks for row in rows)
+    surface = {"hd95": "HD95 (mm), federated", "nsd": "NSD, federated"} if volumes else {}
     lines = [
-        f"| {' | '.join(['structure', *rows, 'HD95 (mm), federated', 'NSD, federated'])} |",
-        "|---" * (len(rows) + 3) + "|",
+        f"| {' | '.join(['structure', *rows, *surface.values()])} |",
+        "|---" * (len(rows) + 1 + len(surface)) + "|",
     ]
 
     def mean(structure: str, row: str, metric: str) -> float:
@@ -118,9 +122,10 @@ def structures_table(reports: Sequence[dict[str, Any]], prompt: str) -> str:
     ]  # fmt: skip
     for structure in everywhere:
         cells = [f"{mean(structure, row, 'dice'):.3f}" for row in rows]
-        hd95, nsd = (mean(structure, "federated", metric) for metric in ("hd95", "nsd"))
-        lines.append(f"| {structure} | {' | '.join(cells)} | {hd95:.1f} | {nsd:.3f} |")
-    for metric, unit in (("hd95", " mm"), ("nsd", "")):
+        for metric, form in (("hd95", ".1f"), ("nsd", ".3f")) if volumes else ():
+            cells.append(f"{mean(structure, 'federated', metric):{form}}")
+        lines.append(f"| {structure} | {' | '.join(cells)} |")
+    for metric, unit in (("hd95", " mm"), ("nsd", "")) if volumes else ():
         means = (f"{row} {fmean(b[row][metric]['mean'] for b in blocks):.3g}{unit}" for row in rows)
         lines.append(f"\nmean {metric.upper()}: {', '.join(means)}")
     return "\n".join(lines)

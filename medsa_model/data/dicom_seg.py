@@ -5,6 +5,7 @@ the standard wants (PS3.3, A.51). So it stays at the hospital like the images. N
 pydicom, the extra `dicom`, which are imported when a segmentation is written.
 """
 
+import hashlib
 import logging
 import re
 import warnings
@@ -126,20 +127,27 @@ def _segmentation(folder: Path, planes: Any, names: Sequence[str]) -> Any:
     )
 
 
+def own_code(name: str) -> str:
+    """The code of a structure that is not in the table: 16 characters, PS3.5: SH."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
 def _segment(number: int, name: str, program: Any) -> Any:
-    """What a segment is; a name that is no organ of the table gets a code of our own."""
+    """What a segment is; a name that is no organ of the table gets a code of our own, which is a
+    function of the name: a code has to mean one thing in all objects."""
     import highdicom
     from pydicom.sr.codedict import codes
 
     keyword, side = ORGANS.get(name, ("", ""))
-    kind = codes.SCT.Organ if keyword else codes.SCT.MorphologicallyAbnormalStructure
+    # of another name nothing is known: not even whether it is healthy
+    kind = codes.SCT.Organ if keyword else codes.SCT.SpatialAndRelationalConcept
     known = getattr(codes.SCT, keyword) if keyword else None
-    plain = name.replace("_", " ")[:LONGEST]
+    plain = name.replace("_", " ").replace("\\", " ")[:LONGEST]  # which would part two values
     described = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=plain,
         segmented_property_category=kind,
-        segmented_property_type=known or highdicom.sr.CodedConcept(f"S{number}", PRIVATE, plain),
+        segmented_property_type=known or highdicom.sr.CodedConcept(own_code(name), PRIVATE, plain),
         algorithm_type="AUTOMATIC",
         algorithm_identification=program,
     )

@@ -14,6 +14,7 @@ from medsa_model.prompts import Prompt
 from medsa_model.sam import MedSam
 from medsa_model.task import Task
 from medsa_model.trained import build_trained, read_trained
+from medsa_model.volume_chunks import encode_in_chunks
 
 
 class Network(nn.Module):
@@ -29,14 +30,16 @@ class Network(nn.Module):
 
         `image (B, 3, S, S)` gives (B, K, S, S), `(B, 3, S, S, D)` gives (B, K, S, S, D): a channel
         for each of the K structures, asked for by name, or one channel without any prompt. With a
-        `prompt`, of B or B * D rows, one channel. Raises `ConfigError` without one when the
+        `prompt`, of B or B * D rows, one channel. Long volumes are encoded in the chunks of the task,
+        for answers and not for training. Raises `ConfigError` without one when the
         adapters were trained on clicks and boxes alone.
         """
         if image.dim() == 4:
             return self._channels(self.model.encode(image), prompt, 1)
-        depth = image.shape[-1]
+        depth, cut = image.shape[-1], self.task.volume
         slices_first = image.permute(0, 1, 4, 2, 3)
-        embedding = self.model.encode_volume(slices_first).flatten(0, 1)
+        parts = [encode_in_chunks(self.model, v, cut.slices, cut.overlap) for v in slices_first]
+        embedding = torch.cat(parts)
         logits = self._channels(embedding, prompt, depth)
         volumes: Tensor = logits.unflatten(0, (-1, depth))
         return volumes.permute(0, 2, 3, 4, 1)

@@ -17,6 +17,7 @@ from monai.transforms import Compose, Transform
 from torch import Tensor
 
 from medsa_model.data.nifti import write_labels
+from medsa_model.errors import DataError
 from medsa_model.export.bundle_network import Network
 from medsa_model.logs import logger
 from medsa_model.predict.asked import Mark
@@ -35,7 +36,7 @@ Numbers = list[Any] | None
 
 
 def cases(
-    task: Task, dataset_dir: str, structure: Sequence[str] = (), click: Numbers = None,
+    task: Task, dataset_dir: str, structure: str | Sequence[str] = (), click: Numbers = None,
     off: Numbers = None, box: Numbers = None, prompts: str | None = None,
 ) -> list[Item]:  # fmt: skip
     """The cases of a file or a folder, and what is asked in each, as for `medsa-predict`.
@@ -46,8 +47,9 @@ def cases(
     found = find_inputs(Path(dataset_dir), task.volumes)
     drawn: dict[Mark, Numbers] = {"click": click, "not": off, "box": box}
     marks = [(mark, each) for mark, numbers in drawn.items() for each in _each(numbers)]
+    names = [structure] if isinstance(structure, str) else list(structure)
     options = argparse.Namespace(
-        structure=list(structure), marks=marks, rough=None,
+        structure=names, marks=marks, rough=None,
         prompts=Path(prompts) if prompts else None,
     )  # fmt: skip
     requests = requests_of(options, task, found)
@@ -69,9 +71,12 @@ class OpenCase(Transform):
     task: Task
 
     def __call__(self, item: Item) -> Item:
-        """`image` becomes `Opened`. Raises `DataError` for a file that cannot be used."""
+        """`image` becomes `Opened`; of a file that cannot be used `problem` says why."""
         source: Input = item["image"]
-        opened = open_case(source, self.task)
+        try:
+            opened = open_case(source, self.task)
+        except DataError as error:
+            return {**item, "problem": str(error)}
         for remark in opened.sample.remarks:
             logger.warning("case %s: %s", source.case, remark)
         return {**item, "image": opened}
@@ -124,9 +129,12 @@ class WriteMask(Transform):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # masks are patients' data
         case = opened.source.case
         if opened.geometry is None:
-            write_whole(folder / f"{case}.png", mask_bytes(numbers, self.structures))
+            place = folder / f"{case}.png"
+            write_whole(place, mask_bytes(numbers, self.structures))
         else:
-            write_labels(folder / f"{case}.nii.gz", numbers, opened.geometry)
+            place = folder / f"{case}.nii.gz"
+            write_labels(place, numbers, opened.geometry)
+        place.chmod(0o600)
         return item
 
 
@@ -140,15 +148,31 @@ class Evaluator:
     postprocessing: Compose
 
     def run(self) -> None:
-        """Segment every case and write its mask."""
+        """Segment every case and write its mask.
+
+        Raises one `DataError` at the end for all cases that have none.
+        """
+        problems: list[str] = []
         for item in self.dataloader:
-            pred = self.inferer(item, self.network)
+            if problem := item.get("problem"):
+                problems.append(problem)
+                continue
+            try:
+                pred = self.inferer(item, self.network)
+            except DataError as error:
+                problems.append(str(error))
+                continue
             self.postprocessing({**item, "pred": pred})
             found = {
                 name: int((pred == number).sum())
                 for number, name in enumerate(self.network.task.structures, 1)
             }
             logger.info("%s: %s", item["image"].source.case, _told(found))
+        if problems:
+            listed = "\n  ".join(problems)
+            raise DataError(
+                f"{len(problems)} case(s) have no mask, the others are written:\n  {listed}"
+            )
 
 
 def _told(found: Mapping[str, int]) -> str:

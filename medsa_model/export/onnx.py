@@ -33,7 +33,8 @@ from medsa_model.volume_chunks import sees_other_slices
 
 OPSET = 18
 MOST = 1e-3
-"""Largest difference of logits from PyTorch's; a mask is where a logit is above 0."""
+"""Largest difference of logits and of the predicted IoU from PyTorch's; a mask is where a logit is
+above 0."""
 MOST_IN_FILE = 1_900_000_000
 """Bytes of weights that fit in one file of protobuf; more go to a second file beside it."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -61,12 +62,12 @@ def write_onnx(trained: Trained, checkpoint: Path | None, out: Path) -> list[str
         _export_encoder(model, encoder, volumes)
         _export_decoder(model, decoder)
         found = compare(model, encoder, decoder, volumes)
-        if not found.logits <= MOST:
+        if not (found.logits <= MOST and found.iou <= MOST):  # also when one is no number
             raise CheckpointError(
                 "encoder.onnx and decoder.onnx answer otherwise than PyTorch: logits differ by up "
-                f"to {found.logits:.3g}, expected {MOST:g} at most. Nothing was written; "
-                "constraints.txt has the versions of onnx, onnxscript and onnxruntime that were "
-                "tested: install those"
+                f"to {found.logits:.3g}, the predicted IoU by {found.iou:.3g}, expected {MOST:g} "
+                "at most. Nothing was written; constraints.txt has the versions of onnx, "
+                "onnxscript and onnxruntime that were tested: install those"
             )
         facts = _facts(trained, model, volumes, found)
         write_json(draft / "model.json", facts)

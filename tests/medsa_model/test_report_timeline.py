@@ -87,3 +87,11 @@ def test_a_round_that_is_under_way_has_no_turn_of_who_has_not_answered() -> None
 @pytest.mark.parametrize("wrong", [{"round": "x"}, {"round": None}, {"seconds": "a"}, {"sites": 3}])
 def test_lines_of_another_kind_are_no_error(wrong: dict[str, object]) -> None:
     of({"event": "round", **wrong}, {"event": "train", **wrong}, {"event": ["x"], **wrong})
+
+
+def test_a_round_that_was_skipped_before_an_interruption_and_then_made_counts() -> None:
+    turns = of(
+        {"event": "train"}, {"event": "skipped"},
+        {"event": "train", "site": "b"}, {"event": "round", "sites": ["b"], "missing": ["a"]},
+    )  # fmt: skip
+    assert turns == {"a": {1: A}, "b": {1: D}}

@@ -23,6 +23,21 @@ def test_the_mean_is_over_cases_and_the_worst_site_over_sites():
     assert (result["cases"], result["seconds"]) == (4, 12.5)
 
 
+def test_structures_of_images_have_no_surface_and_are_there_all_the_same():
+    scores = {
+        "a": {**SCORES["a"], "structures": {"disc": {"dice": 0.8, "iou": 0.7, "cases": 1}}},
+        "b": {**SCORES["b"], "structures": {"disc": {"dice": 0.4, "iou": 0.3, "cases": 3},
+                                            "cup": {"dice": 0.2, "iou": 0.1, "cases": 2}}},
+    }  # fmt: skip
+    result = row(scores, 0.0)  # type: ignore[arg-type]
+    assert result["structures"] == {
+        "disc": {"cases": 4, "dice": pytest.approx(0.5), "iou": pytest.approx(0.4)},
+        "cup": {"cases": 2, "dice": pytest.approx(0.2), "iou": pytest.approx(0.1)},
+    }
+    assert result["per_class"] == {"disc": pytest.approx(0.5), "cup": pytest.approx(0.2)}
+    assert "structures" not in row(SCORES, 0.0)  # type: ignore[arg-type]
+
+
 def test_foreground_means_have_the_names_of_nnunet():
     expected = {"Dice": pytest.approx(0.6), "IoU": pytest.approx(0.5)}
     assert foreground_mean(row(SCORES, 0.0)) == expected  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ SMALL = {
             "references": ["scratch", "train_decoder"]},
 }  # fmt: skip
 
-ROW_KEYS = {"dice", "iou", "cases", "seconds"}
+ROW_KEYS = {"dice", "iou", "cases", "seconds", "structures", "per_class"}
 
 
 @pytest.fixture(scope="module")

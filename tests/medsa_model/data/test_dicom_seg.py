@@ -32,7 +32,7 @@ def series(folder: Path, directions: tuple[int, ...], **tags: object) -> Path:
     normal = np.cross(along, down)
     for n in (2, 0, 3, 1):
         position = ORIGIN + 4.0 * n * normal
-        write_slice(folder / f"IM{n}", body()[n], position,
+        write_slice(folder / f"IM{9 - n}", body()[n], position,
                     **{**STUDY, "ImageOrientationPatient": list(directions), **tags})  # fmt: skip
     return folder
 
@@ -48,6 +48,9 @@ def test_every_voxel_is_where_it_was_found(tmp_path: Path, directions: tuple[int
     assert [each.segment_label for each in found.SegmentSequence] == [
         "right kidney", "lesion of ours",
     ]  # fmt: skip
+    organ, own = (each.SegmentedPropertyTypeCodeSequence[0] for each in found.SegmentSequence)
+    assert (organ.CodingSchemeDesignator, own.CodingSchemeDesignator) == ("SCT", "99FEDMEDSA")
+    assert own.CodeValue == dicom_seg.own_code("lesion of ours") != dicom_seg.own_code("edema")
     of_segment = {1: 2, 2: 4}
     volume = found.get_volume(combine_segments=True)
     written = {

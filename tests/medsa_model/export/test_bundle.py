@@ -1,6 +1,7 @@
 """MONAI bundles: MONAI's own parser runs them, and masks are those of a naive computation."""
 
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,39 @@ def test_a_volume_of_another_orientation_is_segmented(volume_bundle: Path, tmp_p
     found = np.asarray(mask.dataobj)
     assert set(np.unique(found)) == {0, 1, 2}
     np.testing.assert_array_equal(found, naive_volume(model, path))
+
+
+def test_a_bad_case_costs_no_other_and_is_told_at_the_end(
+    image_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "c.png"):
+        picture(folder / name)
+    (folder / "b.png").write_bytes(b"")
+    changes = {"dataset_dir": str(folder), "output_dir": str(tmp_path / "masks")}
+    with pytest.raises(RuntimeError) as caught:  # MONAI's, around ours
+        parsed(image_bundle, **changes).get_parsed_content("run")
+    told = str(caught.value.__cause__ or caught.value)
+    assert "1 case(s) have no mask" in told and "case b" in told
+    written = sorted((tmp_path / "masks").iterdir())
+    assert [path.name for path in written] == ["a.png", "c.png"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
+
+
+def test_the_network_alone_answers_for_a_long_volume_as_the_steps_do(volume_bundle: Path) -> None:
+    """Its slices see each other in the chunks of the task alone."""
+    network = parsed(volume_bundle).get_parsed_content("network_def")
+    depth = VOLUME.slices + 3
+    image = torch.rand(1, 3, SIZE, SIZE, depth, generator=torch.Generator().manual_seed(2)) * 255
+    spleen = collate([([], [], None)] * depth, [1] * depth)
+    slices_first = image[0].movedim(-1, 1)
+    with torch.no_grad():
+        embedding = encode_in_chunks(network.model, slices_first, VOLUME.slices, VOLUME.overlap)
+        logits = network.model.to_frame(network.model.decode(embedding, spleen, depth)[0])[:, 0]
+        assert torch.equal(network(image)[0, 1].movedim(-1, 0), logits)
+        at_once = network.model(slices_first[None], spleen)[0, 0]
+    assert not torch.allclose(at_once, logits, atol=1e-3)
 
 
 def test_the_network_alone_has_the_shapes_of_monai(image_bundle: Path, volume_bundle: Path) -> None:

@@ -16,7 +16,7 @@ from medsa_model.build import build
 from medsa_model.errors import CheckpointError, ConfigError
 from medsa_model.export import onnx as exporting
 from medsa_model.export.onnx import write_onnx
-from medsa_model.export.onnx_check import Differences
+from medsa_model.export.onnx_check import Differences, compare
 from medsa_model.export.onnx_graphs import DecoderGraph, graph_prompt
 from medsa_model.prompts import collate
 from medsa_model.sam import MedSam
@@ -85,8 +85,9 @@ def test_graphs_that_answer_otherwise_are_refused(
     """Also when the difference is no number."""
     monkeypatch.setattr(exporting, "_check_packages", lambda: None)
     monkeypatch.setattr(exporting, "_export", lambda *arguments: arguments[-1].write_bytes(b""))
-    for wrong in (0.002, float("nan"), float("inf")):
-        found = Differences(0.0, wrong, 0.0, 12)
+    wrongs = [(wrong, 0.0) for wrong in (0.002, float("nan"), float("inf"))] + [(0.0, 1.0)]
+    for logits, iou in wrongs:
+        found = Differences(0.0, logits, iou, 12)
         monkeypatch.setattr(exporting, "compare", lambda *_, answer=found: answer)
         with pytest.raises(CheckpointError, match=r"expected 0\.001 at most"):
             write_onnx(trained(False, 32), None, tmp_path / "out")
@@ -162,3 +163,16 @@ def test_onnxruntime_answers_as_pytorch(volumes: bool, tmp_path: Path) -> None:
         scope: dict[str, np.ndarray] = {}
         exec(code[1], scope)
     assert scope["mask"].dtype == bool and scope["mask"].shape[1:] == (32, 32)
+
+    # the command's own check sees graphs that are not those of the model
+    for part, worse in (("image_encoder.neck.0.weight", "logits"), ("mask_decoder.iou_prediction"
+                        "_head.layers.0.weight", "iou")):  # fmt: skip
+        changed = build_trained(given, None, PROCESSOR).model
+        parameter = dict(changed.sam.named_parameters())[part]
+        before = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.add_(0.1)
+        found = compare(changed, out / "encoder.onnx", out / "decoder.onnx", volumes)
+        assert getattr(found, worse) > 1e-3
+        with torch.no_grad():
+            parameter.copy_(before)
