@@ -13,8 +13,9 @@ from medsa_model.data.nifti import write_labels
 from medsa_model.errors import ConfigError, DataError
 from medsa_model.logs import logger
 from medsa_model.predict.asked import Given, by_itself
+from medsa_model.predict.failures import told
 from medsa_model.predict.inputs import Input
-from medsa_model.predict.opened import Opened, channels, open_case, read_numbers
+from medsa_model.predict.opened import Opened, open_case, read_numbers
 from medsa_model.predict.overlays import draw_overlay, image_plane, volume_planes
 from medsa_model.predict.places import Rows, file_slice, image_rows, volume_rows
 from medsa_model.predict.results import (
@@ -26,9 +27,9 @@ from medsa_model.predict.results import (
     sizes_of,
     write_whole,
 )
+from medsa_model.predict.rough import ask_by_rough
 from medsa_model.predict.scores import Metrics, metrics_of
 from medsa_model.predict.segment import segment_image, segment_volume
-from medsa_model.prompts import Row, tight_box
 from medsa_model.sam import MedSam
 from medsa_model.task import Task
 
@@ -39,14 +40,19 @@ MOST_TOLD = 3  # structures whose prompts are told under a picture
 class Request:
     """What is asked in one case: `marks`, else the boxes of the mask `rough`, else nothing.
 
-    `structures` (from 0) may be asked for; `wants_rough` is set when --rough was given, whether or
-    not it has a mask for the case.
+    `structures` (from 0) may be asked for. `lacking` says why there is no prompt although prompts
+    are given: such a case is not segmented without.
     """
 
     structures: tuple[int, ...]
     marks: tuple[Given, ...] = ()
     rough: Path | None = None
-    wants_rough: bool = False
+    lacking: str = ""
+
+    def check(self, case: str) -> None:
+        """Raise `DataError` for a case that lacks its prompt."""
+        if self.lacking:
+            raise DataError(f"case {case}: {self.lacking}")
 
     def by_itself(self, task: Task) -> str:
         """See `asked.by_itself`."""
@@ -57,7 +63,8 @@ class Request:
 class Answer:
     """What was found in one case: sizes, and with labels the metrics of structures (from 1).
 
-    `mask` and `overlay` are the names of its files in the output folder.
+    `mask` and `overlay` are the names of its files in the output folder, `reference` that of the
+    label, without its folder.
     """
 
     source: Input
@@ -66,8 +73,8 @@ class Answer:
     overlay: str = ""
     metrics: Mapping[int, Metrics] | None = None
     reference: str = ""
-    problem: str = ""
-    "What went wrong after the mask was written."
+    problems: tuple[str, ...] = ()
+    "What went wrong beside the mask: its scores, its DICOM SEG."
 
     def line(self) -> str:
         """One line for a log."""
@@ -95,9 +102,10 @@ def segment_case(
 ) -> Answer:  # fmt: skip
     """Read, segment and write one case; with `label` also score it.
 
-    Raises `DataError` when the case or its prompt cannot be used. With a wrong label the mask is
-    written all the same, and the answer has the problem.
+    Raises `DataError` when the case or its prompt cannot be used. Scores and a DICOM SEG that fail
+    cost neither each other nor the mask: the answer has the problems.
     """
+    request.check(source.case)  # before a volume is read for nothing
     opened = open_case(source, task)
     sample = opened.sample
     for remark in [*sample.remarks, *(["every pixel has the same colour"] * sample.blank)]:
@@ -112,21 +120,21 @@ def segment_case(
         numbers = segment_volume(model, sample, rows, asked, named, rough, precision, task.volume)
     prompts = [words[number] for number in asked]
     sizes = sizes_of(source.case, numbers, asked, task.structures, prompts, opened.geometry)
-    metrics, problem = None, ""
-    try:
-        if label is not None:
+    metrics: Mapping[int, Metrics] | None = None
+    problems: list[str] = []
+    if label is not None:
+        with told(problems, source.case, model.sam.device.type):
             truth = read_numbers(label, opened, task.structures)
             metrics = {number + 1: metrics_of(numbers, truth, number + 1) for number in asked}
-        if dicom_seg and opened.geometry is not None:
+    if dicom_seg and opened.geometry is not None:
+        with told(problems, source.case, model.sam.device.type):
             _write_dicom(numbers, opened.geometry, source, task, out)
-    except DataError as error:
-        problem = str(error)
     overlay = f"{OVERLAYS}/{source.case}.png" if overlays else ""
     if overlays:
         _write_overlay(out / overlay, numbers, opened, rows, asked, task, words)
     mask = _write_mask(numbers, opened, task, out)  # last: where it is, the case is done
-    reference = str(label) if label else ""
-    return Answer(source, tuple(sizes), mask, overlay, metrics, reference, problem)
+    reference = label.name if label else ""
+    return Answer(source, tuple(sizes), mask, overlay, metrics, reference, tuple(problems))
 
 
 def ask(opened: Opened, request: Request, task: Task) -> tuple[Rows, Tensor | None, dict[int, str]]:
@@ -136,6 +144,7 @@ def ask(opened: Opened, request: Request, task: Task) -> tuple[Rows, Tensor | No
     `DataError` for prompts that do not lie on the case, and where there is none but should be.
     """
     case, sample = opened.source.case, opened.sample
+    request.check(case)
     if request.marks:
         if opened.geometry is None:
             height, width = sample.image.shape[1:]
@@ -145,33 +154,12 @@ def ask(opened: Opened, request: Request, task: Task) -> tuple[Rows, Tensor | No
         words = {n: "; ".join(m.told() for m in request.marks if m.structure == n) for n in rows}
         return rows, None, words
     if request.rough is not None:
-        rough = channels(read_numbers(request.rough, opened, task.structures), len(task.structures))
-        rows = rough_rows(rough, request.structures)
-        if not rows:
-            names = ", ".join(task.structures[n] for n in request.structures)
-            raise DataError(f"case {case}: the rough mask shows none of [{names}]")
-        words = dict.fromkeys(rows, "box of the rough mask")
-        if opened.geometry is not None:
-            words = {n: f"boxes of the rough mask on {len(s)} slices" for n, s in rows.items()}
-        return rows, rough, words
-    if request.wants_rough:
-        raise DataError(f"case {case}: --rough has no mask with its name")
+        return ask_by_rough(request.rough, opened, request.structures, task)
     try:
         kind = request.by_itself(task)
     except ConfigError as error:
         raise DataError(f"case {case}: {error}") from error
     return {}, None, dict.fromkeys(request.structures, "by name" if kind == "class" else "none")
-
-
-def rough_rows(rough: Tensor, structures: tuple[int, ...]) -> Rows:
-    """The boxes around `rough (K, H, W)` or `(K, D, H, W) bool`, on each slice, to be drawn."""
-    rows: Rows = {}
-    for number in structures:
-        planes = rough[number] if rough.dim() == 4 else rough[number][None]
-        for place in planes.flatten(1).any(1).nonzero()[:, 0].tolist():
-            row: Row = ([], [], tight_box(planes[place].numpy()))
-            rows.setdefault(number, {})[place] = row
-    return rows
 
 
 def _write_mask(numbers: Tensor, opened: Opened, task: Task, out: Path) -> str:
@@ -208,9 +196,9 @@ def _write_overlay(
         planes = volume_planes(sample.image[0], numbers, rows, sample.spacing_mm, in_file)
     names = {number: task.structures[number] for number in asked}
     each = dict.fromkeys(words[number] for number in asked)
-    told = next(iter(each)) if len(each) == 1 else "as drawn"
+    prompt = next(iter(each)) if len(each) == 1 else "as drawn"
     if len(each) > 1 and len(asked) <= MOST_TOLD:
-        told = "; ".join(f"{task.structures[number]}: {words[number]}" for number in asked)
-    told += " · seen from the feet, the patient's right on the left" if geometry else ""
-    picture = draw_overlay(planes, names, f"{sample.case} · prompt: {told}")
+        prompt = "; ".join(f"{task.structures[number]}: {words[number]}" for number in asked)
+    prompt += " · seen from the feet, the patient's right on the left" if geometry else ""
+    picture = draw_overlay(planes, names, f"{sample.case} · prompt: {prompt}")
     write_whole(path, picture_bytes(picture))

@@ -12,17 +12,13 @@ from medsa_model import __version__
 from medsa_model.checkpoint import FACTS
 from medsa_model.trained import Trained
 
+ABOUT = "research software, not a medical device"
 
-def facts_of(
-    trained: Trained, name: str, device: torch.device, precision: str, whole: bool
-) -> dict[str, Any]:
-    """`name` is what the adapter is called, the last part of its path; no path is told.
 
-    `whole`: whether every case was tried.
-    """
+def facts_of(trained: Trained, name: str, device: torch.device, precision: str) -> dict[str, Any]:
+    """`name` is what the adapter is called, the last part of its path; no path is told."""
     return {
-        "about": "research software, not a medical device",
-        "complete": whole,
+        "about": ABOUT,
         "adapter": {
             "name": name or trained.folder.resolve().name,
             "round": round_of(trained.folder),

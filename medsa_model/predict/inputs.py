@@ -12,7 +12,7 @@ from typing import Literal
 
 from medsa_model.data.folder import EXTENSIONS
 from medsa_model.data.pairing import by_case, list_files
-from medsa_model.errors import DataError
+from medsa_model.errors import ConfigError, DataError
 
 NIFTI = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
@@ -93,6 +93,22 @@ def find_masks(path: Path, what: str) -> dict[str, Path]:
             "CASE.png or CASE.nii.gz"
         )
     return by_case(((case_of(file), file) for file in files), path.name)
+
+
+def masks_of_cases(path: Path, what: str, cases: Sequence[str]) -> dict[str, Path]:
+    """Case -> mask file, as `find_masks`; one file for a single case may have any name.
+
+    Raises `ConfigError` too, when no mask has the name of one of the `cases`.
+    """
+    masks = find_masks(path, what)
+    if path.is_file() and len(cases) == 1:
+        return {cases[0]: path}
+    if found := {case: masks[case] for case in cases if case in masks}:
+        return found
+    raise ConfigError(
+        f"{what} {path}: no mask has the name of a case. Masks: {listed(sorted(masks))}. Cases: "
+        f"{listed(sorted(cases))}. Expected masks that are named as their cases"
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -4,30 +4,35 @@ Of a volume the slices with the largest area of each structure and those with pr
 the proportions of mm, as radiologists see them: from the feet, the patient's right on the left.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
 from torch import Tensor
 
 from medsa_model.overlay import fit, fit_mask, outlined
+from medsa_model.predict.legend import (
+    BLACK,
+    WHITE,
+    Colour,
+    beside,
+    colour_of,
+    draw_legend,
+    font,
+    headed,
+    stacked,
+)
 from medsa_model.predict.places import Rows
 from medsa_model.prompts import POSITIVE, Row
 
-COLOURS = (  # Okabe-Ito, the ones that stand out on skin and on grey first
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),
-    (0, 114, 178),
-)  # fmt: skip
 SMALLEST, LARGEST = 512, 1024  # pixels of a picture's longer side
 MOST_TILES = 4
-TEXT, LINE, GAP = 15, 24, 6  # pixels: letters, a line of words, space between tiles
-BLACK, WHITE, DASH = (0, 0, 0), (255, 255, 255), 8
-
-Colour = tuple[int, int, int]
+TOO_SMALL = 3  # pixels of a part of a mask that nobody would see
+DASH, NUMBER = 8, 12  # pixels: a dash of a box; from the middle of a number to its edge
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,6 @@ class Plane:
     rows: Mapping[int, Row]
     pixel: tuple[float, float] = (1.0, 1.0)
     words: str = ""
-
-
-def colour_of(structure: int) -> Colour:
-    """Of a structure by its number from 0; after seven they begin again."""
-    return COLOURS[structure % len(COLOURS)]
 
 
 def image_plane(image: Tensor, numbers: Tensor, rows: Rows) -> Plane:
@@ -107,8 +107,9 @@ def draw_overlay(planes: Sequence[Plane], names: Mapping[int, str], words: str) 
         side = min(max(SMALLEST, *planes[0].picture.shape[:2]), LARGEST)
     tiles = [_tile(plane, side, len(names) > 1) for plane in planes]
     grid = [tiles[first : first + 2] for first in range(0, len(tiles), 2)]
-    pictures = _stacked([_beside(each) for each in grid])
-    return _stacked([pictures, _legend(names, words, pictures.width)])
+    pictures = stacked([beside(each) for each in grid])
+    # of a narrow picture the words would be a column of letters
+    return stacked([pictures, draw_legend(names, words, max(pictures.width, SMALLEST))])
 
 
 def _tile(plane: Plane, side: int, numbered: bool) -> Image.Image:
@@ -118,10 +119,8 @@ def _tile(plane: Plane, side: int, numbered: bool) -> Image.Image:
     deepest: dict[int, tuple[int, int]] = {}
     for number in np.unique(plane.numbers):
         if number:
-            mask = fit_mask(plane.numbers == number, side, plane.pixel)
-            inside = ndimage.distance_transform_edt(mask)
-            y, x = np.unravel_index(int(inside.argmax()), mask.shape)
-            deepest[int(number)] = (int(x), int(y))
+            mask = fitted(plane.numbers == number, side, plane.pixel)
+            deepest[int(number)] = _place_of_number(mask)
             # on any ground: a black line on both sides of the coloured one
             picture = outlined(picture, ndimage.binary_dilation(mask), BLACK, width + 2)
             picture = outlined(picture, mask, colour_of(int(number) - 1), width)
@@ -130,14 +129,49 @@ def _tile(plane: Plane, side: int, numbered: bool) -> Image.Image:
     scale = (image.width / plane.picture.shape[1], image.height / plane.picture.shape[0])
     for structure, row in plane.rows.items():
         _prompt(draw, row, scale, colour_of(structure))
-    font = ImageFont.load_default(TEXT)
     for number, place in deepest.items() if numbered else ():
-        draw.text(place, str(number), WHITE, font, "mm", stroke_width=2, stroke_fill=BLACK)
-    if not plane.words:
-        return image
-    head = Image.new("RGB", (image.width, LINE), WHITE)
-    ImageDraw.Draw(head).text((2, 2), plane.words, BLACK, font)
-    return _stacked([head, image])
+        draw.text(place, str(number), WHITE, font(), "mm", stroke_width=2, stroke_fill=BLACK)
+    return headed(image, plane.words) if plane.words else image
+
+
+def fitted(
+    mask: NDArray[np.bool_], side: int, pixel: Sequence[float] = (1.0, 1.0)
+) -> NDArray[np.bool_]:
+    """`mask (H, W)` as `overlay.fit_mask` does it, with every part of it.
+
+    A part of which the picture of `side` pixels would have `TOO_SMALL` pixels or fewer is a dot of
+    3 x 3 there: a person has to see that there is something.
+    """
+    found = fit_mask(mask, side, pixel)
+    if found.shape[0] >= mask.shape[0] and found.shape[1] >= mask.shape[1]:
+        return found
+    touched = np.zeros_like(found)
+    places = np.argwhere(mask)
+    scale = np.array(found.shape) / mask.shape
+    y, x = ((places + 0.5) * scale).astype(int).T
+    touched[y, x] = True
+    parts, _ = ndimage.label(touched | found, np.ones((3, 3)))
+    shown = np.bincount(parts[found], minlength=parts.max() + 1)[parts]
+    lost = (parts > 0) & (shown <= TOO_SMALL)
+    dots: NDArray[np.bool_] = ndimage.binary_dilation(lost, np.ones((3, 3)))
+    return found | dots
+
+
+def _place_of_number(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """x and y of the middle of a structure's number: deep inside, or beside it where it is so small
+    that the number would hide it."""
+    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = (int(each) for each in np.unravel_index(int(inside.argmax()), mask.shape))
+    if inside[y, x] >= NUMBER:
+        return x, y
+    height, width = mask.shape
+    columns = np.flatnonzero(mask[max(0, y - NUMBER) : y + NUMBER].any(0))
+    right, left = int(columns.max()) + NUMBER, int(columns.min()) - NUMBER
+    if right < width - NUMBER:
+        x = right
+    elif left >= NUMBER:
+        x = left
+    return x, max(min(y, height - NUMBER), min(NUMBER, height // 2))
 
 
 def _prompt(
@@ -173,63 +207,3 @@ def _dashes(
             for at in (one, other)
         ]  # fmt: skip
         draw.line(places, fill=BLACK if number % 2 else colour, width=3)
-
-
-def _legend(names: Mapping[int, str], words: str, width: int) -> Image.Image:
-    """Colours with names in lines of `width` pixels, then `words`."""
-    font = ImageFont.load_default(TEXT)
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    if len(names) > 1:
-        names = {structure: f"{structure + 1} {name}" for structure, name in names.items()}
-    places: list[tuple[int, int, int]] = []  # x, line, structure
-    x, line = 0, 0
-    for structure, name in names.items():
-        needed = 22 + int(draw.textlength(name, font)) + 18
-        if x and x + needed > width:
-            x, line = 0, line + 1
-        places.append((x, line, structure))
-        x += needed
-    told = _wrapped(words, width, font)
-    legend = Image.new("RGB", (width, LINE * (line + 1 + len(told)) + 4), WHITE)
-    draw = ImageDraw.Draw(legend)
-    for x, number, structure in places:
-        y = LINE * number + 5
-        draw.rectangle((x + 2, y, x + 16, y + 14), fill=colour_of(structure), outline=BLACK)
-        draw.text((x + 22, y - 2), names[structure], BLACK, font)
-    for number, each in enumerate(told, line + 1):
-        draw.text((2, LINE * number + 3), each, BLACK, font)
-    return legend
-
-
-def _wrapped(
-    words: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> list[str]:
-    """`words` in lines that fit into `width` pixels."""
-    lines: list[str] = []
-    for word in words.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width - 4:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
-    height = max(each.height for each in pictures)
-    width = sum(each.width for each in pictures) + GAP * (len(pictures) - 1)
-    row, x = Image.new("RGB", (width, height), WHITE), 0
-    for each in pictures:
-        row.paste(each, (x, 0))
-        x += each.width + GAP
-    return row
-
-
-def _stacked(pictures: Iterable[Image.Image]) -> Image.Image:
-    pictures = list(pictures)
-    height = sum(each.height for each in pictures) + GAP * (len(pictures) - 1)
-    column, y = Image.new("RGB", (max(each.width for each in pictures), height), WHITE), 0
-    for each in pictures:
-        column.paste(each, (0, y))
-        y += each.height + GAP
-    return column

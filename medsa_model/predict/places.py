@@ -118,6 +118,11 @@ def slice_in_model(place: int, depth: int, slices: int) -> int:
     return int((place + 0.5) * depth / slices)
 
 
+def slice_of_volume(place: int, depth: int, slices: int) -> int:
+    """The one of `slices` from which slice `place` of the model frame, of `depth`, has its mask."""
+    return int((place + 0.5) * slices / depth)
+
+
 def _edges(first: float, last: float, scale: float) -> tuple[float, float]:
     """First and last pixel, both inside; of less than one pixel its middle."""
     low, high = first * scale, (last + 1) * scale - 1

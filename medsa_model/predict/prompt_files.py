@@ -14,14 +14,17 @@ boxes five:
      "scan7": [{"structure": "liver", "box": [60, 40, 180, 150, 33]}]}
 
 `structure` may be left empty where the adapter has only one. All entries of one structure and case
-make one prompt.
+make one prompt. What a mark needs has to be there, and nothing may stand twice: a number in another
+column than it was meant for, or an entry that hides another, would make a wrong mask.
 """
 
 import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +36,7 @@ from medsa_model.task import Task
 
 COLUMNS = ("case", "structure", "kind", "x0", "y0", "x1", "y1", "z")
 MARKS: tuple[Mark, ...] = get_args(Mark)
+NEEDED = {"click": ("x0", "y0"), "not": ("x0", "y0"), "box": ("x0", "y0", "x1", "y1")}
 MOST_BYTES = 50_000_000
 Prompts = dict[str, list[Given]]
 Add = Callable[[str, str, object, str, object], None]
@@ -63,7 +67,8 @@ def read_prompts(path: Path, task: Task, cases: Collection[str]) -> Prompts:
         given = Given(number, _mark(mark), tuple(float(value) for value in numbers))
         found.setdefault(case, []).append(given)
 
-    reader = _read_json if path.suffix.lower() == ".json" else _read_csv
+    read_csv = partial(_read_csv, volumes=task.volumes)
+    reader = _read_json if path.suffix.lower() == ".json" else read_csv
     reader(text, add, problems)
     for case, marks in found.items():
         if said := together(marks, task.structures, task.volumes):
@@ -102,16 +107,14 @@ def _mark(text: str) -> Mark:
     return next(mark for mark in MARKS if mark == text)
 
 
-def _read_csv(text: str, add: Add, problems: list[str]) -> None:
+def _read_csv(text: str, add: Add, problems: list[str], volumes: bool) -> None:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     header = tuple((name or "").strip() for name in reader.fieldnames or ())
-    if missing := [name for name in COLUMNS if name not in header]:
-        needed = [name for name in missing if name != "z"]
-        if needed:
-            problems.append(
-                f"line 1: no column {', '.join(missing)}; expected the header {','.join(COLUMNS)}"
-            )
-            return
+    if (missing := [name for name in COLUMNS if name not in header]) and missing != ["z"]:
+        problems.append(
+            f"line 1: no column {', '.join(missing)}; expected the header {','.join(COLUMNS)}"
+        )
+        return
     reader.fieldnames = list(header)
     try:
         for row in reader:
@@ -120,7 +123,16 @@ def _read_csv(text: str, add: Add, problems: list[str]) -> None:
                 problems.append(f"{where}: more fields than the header has")
                 continue
             values = {name: (row.get(name) or "").strip() for name in COLUMNS}
+            if not any(values.values()):
+                continue  # as spreadsheets leave them
             kind = values["kind"].lower()
+            needed = [*NEEDED.get(kind, ()), *(["z"] if volumes and kind in NEEDED else [])]
+            if empty := [name for name in needed if not values[name]]:
+                problems.append(
+                    f"{where}: {kind} without {', '.join(empty)}; expected numbers in "
+                    f"{', '.join(needed)}"
+                )
+                continue
             numbers: list[object] = [_number(values[n]) for n in COLUMNS[3:] if values[n]]
             if kind in ("click", "not") and (values["x1"] or values["y1"]):
                 problems.append(f"{where}: {kind} with x1 or y1; expected x0, y0 (and z)")
@@ -139,12 +151,26 @@ def _number(text: str) -> object:
 
 
 def _read_json(text: str, add: Add, problems: list[str]) -> None:
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(key for key, _ in pairs)
+        twice.extend(key for key, count in counts.items() if count > 1)
+        return dict(pairs)
+
     try:
-        content: Any = json.loads(text)
+        content: Any = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         problems.append(f"line {line}: no JSON ({getattr(error, 'msg', type(error).__name__)})")
         return
+    for key in dict.fromkeys(twice):
+        lines = ", ".join(map(str, _lines_with(text, key)))
+        problems.append(
+            f"{f'line {lines}: ' if lines else ''}the key {short(key)} stands twice, which hides "
+            "the first; expected one list with all entries of a case, and several entries for "
+            "several marks"
+        )
     if not isinstance(content, Mapping):
         problems.append('line 1: expected {"CASE": [{"structure": ..., "click": [x, y]}]}')
         return
@@ -166,6 +192,10 @@ def _read_json(text: str, add: Add, problems: list[str]) -> None:
 
 def _line_of(text: str, case: str) -> str:
     """The line on which the entries of a case begin, when the file has the name once as a key."""
-    key = json.dumps(case, ensure_ascii=False)
-    found = [n for n, line in enumerate(text.splitlines(), 1) if key in line]
+    found = _lines_with(text, case)
     return f"line {found[0]}, " if len(found) == 1 else ""
+
+
+def _lines_with(text: str, key: str) -> list[int]:
+    written = json.dumps(key, ensure_ascii=False)
+    return [n for n, line in enumerate(text.splitlines(), 1) if written in line]

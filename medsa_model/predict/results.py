@@ -1,4 +1,4 @@
-"""The folder of `--out`: never over other files, each file whole or not at all.
+"""The files in the folder of `--out`, each whole or not at all.
 
     masks/CASE.png         8-bit grey, as large as the image is shown; one structure: 0 and 255,
                            several: their numbers from 1 (prediction.json has the key)
@@ -7,7 +7,8 @@
     overlays/CASE.png      outlines for a person to look at
     volumes.csv            a line for each structure of each case
     summary.json           with --labels: scores, as nnU-Net writes them
-    prediction.json        adapter, versions, cases, structures, prompts, what failed
+    prediction.json        adapter, versions, cases, structures, prompts, what failed; the first
+                           file of every call
     report.html            with --report
 
 Masks are patients' data: the command runs with umask 077, so that no other account reads them.
@@ -15,7 +16,6 @@ Masks are patients' data: the command runs with umask 077, so that no other acco
 
 import csv
 import io
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -25,14 +25,12 @@ from PIL import Image
 from torch import Tensor
 
 from medsa_model.data.geometry import Geometry
-from medsa_model.errors import ConfigError, DataError
-from medsa_model.predict.inputs import listed
+from medsa_model.errors import DataError
 from medsa_model.predict.overlays import largest_slice
 from medsa_model.predict.places import file_slice
 
 MASKS, OVERLAYS = "masks", "overlays"
 VOLUMES, SUMMARY, FACTS, PAGE = "volumes.csv", "summary.json", "prediction.json", "report.html"
-OWN = {MASKS, OVERLAYS, VOLUMES, SUMMARY, FACTS, PAGE}
 
 
 @dataclass(frozen=True)
@@ -51,42 +49,6 @@ class Size:
     volume_mm3: float | None
     largest_slice: int | None
     prompt: str
-
-
-def choose_folder(out: Path, overwrite: bool, given: Iterable[Path | None]) -> None:
-    """Make `out` an empty folder with `masks` and `overlays`.
-
-    Raises `ConfigError` when it holds anything, unless `overwrite` is given and all of it is of an
-    earlier call; and when one of the `given` files or folders, which are read, lies in it.
-    """
-    home = out.resolve()
-    if inside := [each for each in given if each and each.resolve().is_relative_to(home)]:
-        raise ConfigError(f"--out {out} holds {inside[0]}, which is read: give another folder")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; give a folder")
-    there = sorted(each.name for each in out.iterdir()) if out.is_dir() else []
-    if there and not overwrite:
-        raise ConfigError(
-            f"--out {out} is not empty ({listed(there)}); give a new folder, or --overwrite to "
-            "replace the results of an earlier call"
-        )
-    if strangers := [name for name in there if name not in OWN]:
-        raise ConfigError(
-            f"--out {out} holds what medsa-predict does not write ({listed(strangers)}); "
-            "--overwrite removes earlier results alone: give another folder"
-        )
-    for name in there:
-        place = out / name
-        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
-    for name in (MASKS, OVERLAYS):
-        (out / name).mkdir(parents=True)
-
-
-def remove_drafts(out: Path) -> None:
-    """Remove what an interruption left of a file that was being written."""
-    for name in (MASKS, OVERLAYS):
-        for draft in (out / name).glob(".draft.*"):
-            draft.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -131,12 +93,18 @@ def sizes_of(
         area = volume = place = None
         if geometry is not None:
             largest = largest_slice(numbers, structure + 1)
-            _, row, column = geometry.spacing_mm
-            area = 0.0 if largest is None else int(found[largest].sum()) * row * column
+            pixel = pixel_mm2(geometry)
+            area = 0.0 if largest is None else int(found[largest].sum()) * pixel
             volume = voxels * float(abs(np.linalg.det(geometry.affine[:3, :3])))
             place = None if largest is None else file_slice(largest, geometry)
         sizes.append(Size(case, names[structure], voxels, area, volume, place, prompt))
     return sizes
+
+
+def pixel_mm2(geometry: Geometry) -> float:
+    """The area of a pixel of a slice; rows and columns need not be at right angles."""
+    rows, columns = geometry.in_frame().affine[:3, 1:3].T
+    return float(np.linalg.norm(np.cross(rows, columns)))
 
 
 def volumes_csv(sizes: Iterable[Size]) -> bytes:

@@ -82,6 +82,15 @@ def segment_volume(
     return numbers
 
 
+def slices_of_mask(rough: Tensor, sample: Sample, slice_distance: float | None) -> Tensor:
+    """(K, d) bool: which of the d slices of the model frame show each structure of `rough (K, D, H,
+    W) bool`, where slices are resampled to `slice_distance` mm and some are left out."""
+    shown = rough.flatten(2).any(2)[..., None, None]
+    # one voxel a slice: which slices there are is the same for it, and costs nothing
+    column = replace(sample, image=torch.zeros(1, *shown.shape[1:]), mask=shown)
+    return to_volume_frame(column, 1, slice_distance).shown
+
+
 def _take(best: Tensor, numbers: Tensor, found: Tensor, structure: int) -> None:
     """Give `structure` what it has more evidence for than all before, in place."""
     better = found > best

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from medsa_model.checkpoint import (
     load_round,
     read_facts,
     save_round,
+    write_json,
 )
 from medsa_model.errors import CheckpointError
 from medsa_model.state import Manifest
@@ -239,6 +241,23 @@ def test_a_full_disk_leaves_the_rounds_before_and_no_draft(tmp_path, monkeypatch
     assert [path.name for path in (tmp_path / "rounds").iterdir()] == ["0001"]
     saved(tmp_path, 2)
     assert (back := load_latest(tmp_path, MANIFEST)) and back.number == 2
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_json_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, error):
+    write_json(tmp_path / "facts.json", {"a": 1})
+    write = Path.write_text
+
+    def written_in_part(path: Path, text: str, **words: str) -> None:
+        write(path, text[:4], **words)
+        raise error
+
+    monkeypatch.setattr(Path, "write_text", written_in_part)
+    with pytest.raises(type(error)):
+        write_json(tmp_path / "facts.json", {"a": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["facts.json"]
+    assert json.loads((tmp_path / "facts.json").read_text()) == {"a": 1}
 
 
 @pytest.mark.fault

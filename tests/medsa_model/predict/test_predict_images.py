@@ -1,10 +1,9 @@
-"""`medsa-predict` on pictures: the masks of evaluation, whole files, plain words when it fails."""
+"""`medsa-predict` on pictures: the masks of evaluation, scores, what a person sees."""
 
 import csv
 import json
 import math
 import re
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +12,15 @@ import torch
 from PIL import ExifTags, Image
 
 import medsa_model.evaluate
-import medsa_model.predict.run
-from medsa_model.backbone import embedded_backbone, file_sha256
 from medsa_model.data.images import read_mask
 from medsa_model.data.sample import Case, Sample
 from medsa_model.data.transforms import to_frame
 from medsa_model.evaluate import fixed_prompts
 from medsa_model.prompts import Box, ByClass, Click
 from medsa_model.trained import build_trained, read_trained
-from tests.medsa_model.predict.made_up_adapters import (
-    disc,
-    picture,
-    predict,
-    save_nifti,
-    scan,
-    task_of,
-    write_adapter,
-)
+from tests.medsa_model.predict.made_up_adapters import disc, picture, predict
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def lesion(tmp_path_factory) -> Path:
-    """An adapter of one structure, trained on clicks and boxes."""
-    return write_adapter(tmp_path_factory.mktemp("lesion"), task_of())
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory) -> Path:
-    """An adapter that learnt the names of two structures."""
-    task = task_of(("dark", "bright"), ("click", "class"), named=True)
-    return write_adapter(tmp_path_factory.mktemp("several"), task)
-
-
-@pytest.fixture
-def inputs(tmp_path) -> Path:
-    """Two pictures in a folder."""
-    folder = tmp_path / "inputs"
-    folder.mkdir()
-    for name, seed in (("a.png", 1), ("b.bmp", 2)):
-        Image.fromarray(picture(seed)).save(folder / name)
-    return folder
 
 
 def mask(out: Path, case: str) -> np.ndarray:
@@ -154,32 +120,6 @@ def test_a_photograph_is_segmented_as_it_is_shown(lesion, tmp_path, orientation)
     assert np.array_equal(found, mask(tmp_path / "upright", "upright")) and found.any()
 
 
-def test_bad_files_stand_beside_good_ones(lesion, inputs, tmp_path, capsys):
-    (inputs / "broken.png").write_bytes((inputs / "a.png").read_bytes()[:500])
-    (inputs / "notes.txt").write_text("none")
-    save_nifti(inputs / "ct.nii.gz", scan())
-    prompts = tmp_path / "prompts.csv"
-    lines = ["a,,click,20,20,,,", "b,,click,90,20,,,", "broken,,click,1,1,,,"]
-    prompts.write_text("\n".join(["case,structure,kind,x0,y0,x1,y1,z", *lines]))
-    out = tmp_path / "out"
-    assert predict(lesion, inputs, out, "--prompts", str(prompts), "--report") == 1
-    shown = capsys.readouterr()
-    assert "2 in all: ct.nii.gz, notes.txt" in shown.err
-    assert "case b: click 90,20 lies outside of the image, which is 80 x 48 pixels" in shown.err
-    assert "case broken: the image file is truncated" in shown.err
-    assert "1 of 3 cases" in shown.out and "not a medical device" in shown.out.splitlines()[0]
-    assert [path.name for path in (out / "masks").iterdir()] == ["a.png"]
-    facts = json.loads((out / "prediction.json").read_text())
-    assert list(facts["cases"]) == ["a"] and set(facts["failed"]) == {"b", "broken"}
-    page = (out / "report.html").read_text()
-    assert "must not leave this site" in page and "case broken: the image file" in page
-    assert "default-src 'none'" in page and page.count("data:image/jpeg;base64,") == 1
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
-    for path in (out / "masks/a.png", out / "overlays/a.png", out / "report.html"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE((out / "masks").stat().st_mode) == 0o700
-
-
 def test_labels_are_scored_as_nnu_net_does(several, inputs, tmp_path, capsys):
     labels = tmp_path / "labels"
     labels.mkdir()
@@ -220,51 +160,6 @@ def test_labels_are_scored_as_nnu_net_does(several, inputs, tmp_path, capsys):
     assert {row["area_mm2"] for row in rows} == {row["volume_mm3"] for row in rows} == {""}
 
 
-def test_results_are_never_overwritten_unasked(lesion, inputs, tmp_path, capsys):
-    out, source = tmp_path / "out", inputs / "a.png"
-    assert predict(lesion, source, out, "--click", "20,20") == 0
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    assert predict(lesion, inputs / "b.bmp", out, "--click", "60,30") == 1
-    assert "is not empty" in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    words = ("--rough", str(out / "masks"), "--overwrite")
-    assert predict(lesion, source, out, *words) == 1
-    assert "which is read" in capsys.readouterr().err and (out / "masks/a.png").exists()
-    assert predict(lesion, inputs / "b.bmp", out, "--click", "60,30", "--overwrite") == 0
-    assert [path.name for path in (out / "masks").iterdir()] == ["b.png"]
-    (out / "mine.txt").write_text("keep")
-    assert predict(lesion, source, out, "--click", "60,30", "--overwrite") == 1
-    assert "does not write (mine.txt)" in capsys.readouterr().err
-    assert (out / "masks/b.png").exists()
-
-
-def test_what_cannot_be_asked_is_refused_before_anything_is_written(
-    lesion, several, inputs, tmp_path, capsys
-):
-    out, one = tmp_path / "out", inputs / "a.png"
-    save_nifti(tmp_path / "ct.nii.gz", scan())
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"no backbone")
-    wanted, found = file_sha256(embedded_backbone()), file_sha256(other)
-    for adapter, source, words, said in (
-        (lesion, one, (), "no prompt is given, and the adapter was trained on click, box alone"),
-        (lesion, one, ("--click", "1,2,3"), "click has 3 numbers; expected X,Y for an image"),
-        (lesion, one, ("--not", "1,2"), "clicks off it alone"),
-        (lesion, one, ("--box", "9,2,3,4"), "box ends before it begins"),
-        (lesion, inputs, ("--click", "1,2"), "are for one case, the input has 2"),
-        (lesion, one, ("--structure", "bone", "--click", "1,2"), "expected some of [lesion]"),
-        (several, one, ("--click", "1,2"), "for one structure; give --structure with one of"),
-        (lesion, tmp_path / "ct.nii.gz", ("--click", "1,2"), "trained on images (PNG"),
-        (lesion, tmp_path / "nothing", ("--click", "1,2"), "no such file or folder"),
-        (lesion, one, ("--click", "1,2", "--checkpoint", str(other)), f"{wanted}, but"),
-        (lesion, one, ("--click", "1,2", "--checkpoint", str(other)), found),
-        (lesion, one, ("--click", "1,2", "--dicom-seg"), "--dicom-seg needs DICOM series"),
-    ):  # fmt: skip
-        assert predict(adapter, source, out, *words) == 1
-        assert said in capsys.readouterr().err, said
-        assert not out.exists()
-
-
 def test_a_prompt_of_another_kind_than_in_training_is_a_warning(several, inputs, tmp_path, capsys):
     words = ("--box", "10,8,40,32", "--structure", "dark")
     assert predict(several, inputs / "a.png", tmp_path / "out", *words) == 0
@@ -284,24 +179,6 @@ def test_a_terminal_gets_a_bar_and_a_table_and_a_file_plain_lines(
     assert predict(lesion, inputs / "a.png", tmp_path / "two", *words) == 0
     shown = capsys.readouterr().out
     assert "1/1" in shown and "┃" in shown and "\x1b[" in shown
-
-
-def test_an_interruption_leaves_what_was_written(several, inputs, tmp_path, capsys, monkeypatch):
-    segment = medsa_model.predict.run.segment_case
-
-    def interrupted(model, task, precision, out, source, *given, **named):
-        if source.case == "b":
-            raise KeyboardInterrupt
-        return segment(model, task, precision, out, source, *given, **named)
-
-    monkeypatch.setattr("medsa_model.predict.run.segment_case", interrupted)
-    out = tmp_path / "out"
-    assert predict(several, inputs, out) == 130
-    shown = capsys.readouterr()
-    assert "1 of 2 cases are written" in shown.out and "Interrupted" in shown.err
-    facts = json.loads((out / "prediction.json").read_text())
-    assert list(facts["cases"]) == ["a"] and not facts["complete"]
-    assert (out / "masks/a.png").exists() and (out / "volumes.csv").exists()
 
 
 def test_overlays_are_large_enough_and_show_the_outline(lesion, inputs, tmp_path):

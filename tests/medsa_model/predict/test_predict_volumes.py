@@ -14,8 +14,9 @@ from PIL import Image
 import medsa_model.evaluate_volumes
 from medsa_model.data.dicom import read_series
 from medsa_model.data.hounsfield import to_grey
-from medsa_model.data.nifti import read_volume
+from medsa_model.data.nifti import read_volume, write_labels
 from medsa_model.data.sample import Case, Sample
+from medsa_model.errors import DataError
 from medsa_model.evaluate_volumes import follow_rows
 from medsa_model.prompts import Box, ByClass
 from medsa_model.trained import build_trained, read_trained
@@ -84,6 +85,39 @@ def test_a_rough_mask_asks_on_its_slices_and_the_file_lies_on_the_image(organs, 
     assert areas[largest] == areas.max()
     assert float(row["area_mm2"]) == pytest.approx(areas.max() * 2 * 2.5, rel=1e-5)
     assert row["prompt"] == "boxes of the rough mask on 4 slices"
+
+
+def test_a_wrong_label_does_not_cost_the_dicom_seg_nor_the_other_way_round(
+    organs, tmp_path, capsys, monkeypatch
+):
+    source, truth, segmented = tmp_path / "studies", tmp_path / "truth", []
+    truth.mkdir()
+    for number, case in enumerate(("label", "object", "both")):
+        write_series(source / case, body(number))
+        _, geometry = read_series(source / case, case)
+        numbers = torch.zeros(geometry.in_frame().shape, dtype=torch.uint8)
+        numbers[1, 2:6, 2:6] = 1 if case == "object" else 7
+        write_labels(truth / f"{case}.nii.gz", numbers, geometry)
+
+    def write(place: Path, folder: Path, case: str, *_: object) -> bool:
+        segmented.append(case)
+        if case != "label":
+            raise DataError(f"case {case}: its DICOM SEG cannot be written")
+        return True
+
+    monkeypatch.setattr("medsa_model.predict.run.check_installed", lambda: None)
+    monkeypatch.setattr("medsa_model.predict.case.write_segmentation", write)
+    out, words = tmp_path / "out", ("--dicom-seg", "--no-overlays", "--structure", "liver")
+    assert predict(organs, source, out, "--labels", str(truth), *words) == 1
+    assert segmented == ["both", "label", "object"]
+    assert len(list((out / "masks").iterdir())) == 3
+    failed = json.loads((out / "prediction.json").read_text())["failed"]
+    assert failed["object"] == "case object: its DICOM SEG cannot be written"
+    assert failed["label"].count("case label") == 1 and "DICOM SEG" not in failed["label"]
+    assert failed["both"].count("case both") == 2 and "; case both: its DICOM" in failed["both"]
+    scores = json.loads((out / "summary.json").read_text())["metric_per_case"]
+    assert [each["reference_file"] for each in scores] == ["object.nii.gz"]
+    assert scores[0]["metrics"]["1"]["n_ref"] == 16
 
 
 def test_a_box_is_followed_as_in_evaluation(organs, ct, tmp_path, monkeypatch):

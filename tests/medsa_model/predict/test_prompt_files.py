@@ -64,7 +64,7 @@ def test_all_problems_of_a_csv_file_are_told_with_their_lines(tmp_path):
     expected = {
         3: "'c' is not in the input", 4: "'bone' is not known; expected one of [lesion, vessel]",
         5: "no structure", 6: "'scribble'; expected one of click, not, box",
-        7: "box has 2 numbers; expected X0,Y0,X1,Y1", 8: "expected numbers",
+        7: "box without x1, y1; expected numbers in x0, y0, x1, y1", 8: "expected numbers",
         9: "click has 3 numbers", 10: "box ends before it begins", 11: "expected numbers",
     }  # fmt: skip
     told = dict(line.strip().partition(": ")[::2] for line in message.splitlines()[1:])
@@ -107,3 +107,35 @@ def test_all_problems_of_a_json_file_are_told_with_their_places(tmp_path):
     path.write_text('{"a": [\n  oops')
     with pytest.raises(ConfigError, match="line 2: no JSON"):
         read_prompts(path, TWO, {"a"})
+
+
+def test_an_empty_cell_never_takes_the_number_of_the_next_column(tmp_path):
+    lines = "a,,click,30,,,,20\na,,box,30,,50,20,4\na,,not,,,,,\na,,box,1,2,3,4,\n,,,,,,,\n"
+    for task, expected in (
+        (VOLUME, ("line 2: click without y0;", "line 3: box without y0; expected numbers in x0, y0,"
+                  " x1, y1, z", "line 4: not without x0, y0, z", "line 5: box without z")),
+        (task_of(), ("line 2: click without y0;", "line 3: box without y0;",
+                     "line 4: not without x0, y0; expected numbers in x0, y0")),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as raised:
+            read_prompts(csv_file(tmp_path, lines), task, {"a"})
+        told = str(raised.value)
+        assert f"{len(expected)} problem(s)" in told and all(words in told for words in expected)
+    with pytest.raises(ConfigError, match="line 2: click without z"):
+        read_prompts(
+            csv_file(tmp_path, "a,,click,1,2,,\n", HEADER.replace(",z", "")), VOLUME, {"a"}
+        )
+
+
+def test_nothing_stands_twice_in_a_json_file(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(
+        '{"a": [{"click": [5, 5]}],\n "b": [{"click": [5, 5],\n "click": [1, 1]}],\n'
+        ' "a": [{"click": [50, 40]}]}\n'
+    )
+    with pytest.raises(ConfigError) as raised:
+        read_prompts(path, task_of(), {"a", "b"})
+    message = str(raised.value)
+    assert "2 problem(s)" in message
+    assert "line 1, 4: the key 'a' stands twice" in message
+    assert "line 2, 3" not in message and "the key 'click' stands twice" in message
