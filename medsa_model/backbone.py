@@ -5,25 +5,30 @@ it again. Nothing is downloaded, and a PyTorch file is read with `weights_only=T
 """
 
 import hashlib
-import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medsa_model.errors import CheckpointError
 from medsa_model.sam import ARCHITECTURES, MedSam, build_sam
 from medsa_model.section import Section
+from medsa_model.shown import clean, short
 
 Backbone = Literal["vit_tiny", "vit_b", "vit_l", "vit_h"]
+PLAIN = (
+    torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32,
+    torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+"""Types of the numbers that are read; all become float32."""
 
 
 class Model(Section):
@@ -84,6 +89,11 @@ def load_base(
             f"model.image_size is {image_size}, but {backbone} needs a multiple of its patch, "
             f"{architecture.patch} pixels"
         )
+    if weights == "pretrained" and checkpoint is None and architecture.official_file:
+        raise CheckpointError(
+            f"model.checkpoint is empty, but {backbone} is not embedded: give the path of "
+            f"{architecture.official_file} (or set model.weights to random)"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sam = build_sam(architecture, image_size)
@@ -92,11 +102,6 @@ def load_base(
     sam.eval()
     if weights == "random":
         return Base(MedSam(sam, architecture.rasterised_prompts), tensors_sha256(sam.state_dict()))
-    if checkpoint is None and architecture.official_file:
-        raise CheckpointError(
-            f"model.checkpoint is empty, but {backbone} is not embedded: give the path of "
-            f"{architecture.official_file} (or set model.weights to random)"
-        )
     path = checkpoint or embedded_backbone()
     sha256 = file_sha256(path)
     verify_official_name(path, sha256)
@@ -159,20 +164,49 @@ def verify_official_name(path: Path, sha256: str) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors or official PyTorch file, as float32."""
+    """All tensors of a safetensors or official PyTorch file, as float32.
+
+    Raises `CheckpointError` for a file that is damaged or holds anything else.
+    """
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # where bytes are flipped the readers raise anything
         raise CheckpointError(
             f"{path.name} cannot be read as weights ({type(error).__name__}): it is truncated, "
             "damaged, or holds more than tensors; expected an official SAM file or safetensors"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path.name}: expected names and tensors, found something else")
-    return {name: tensor.float() for name, tensor in state.items()}
+    if problem := not_plain(state):
+        raise CheckpointError(f"{path.name}: {problem}")
+    return {name: tensor.detach().float() for name, tensor in state.items()}
+
+
+def not_plain(tensors: Mapping[Any, Tensor]) -> str:
+    """Why these are no plain numbers in memory, by printable names; empty: they are.
+
+    A view can repeat a few bytes terabytes long, which any copy of it would need.
+    """
+    storages: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not name.isprintable():
+            return f"{short(name)} is no name of a tensor; expected printable text"
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in PLAIN:
+            where = "nowhere" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+            return f"{clean(name)} is {tensor.dtype}, {where}; expected plain numbers"
+        storage = tensor.untyped_storage()
+        if tensor.numel() * tensor.element_size() > storage.nbytes():
+            return (
+                f"{clean(name)} is {tuple(tensor.shape)}, but only {storage.nbytes():,} bytes are "
+                "there; expected a tensor that is written whole"
+            )
+        storages[storage.data_ptr()] = storage.nbytes()
+    if (total := sum(tensor.nbytes for tensor in tensors.values())) > 4 * sum(storages.values()):
+        return f"its tensors are {total:,} bytes that repeat {sum(storages.values()):,}"
+    return ""
 
 
 def check_names(path: Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -199,14 +233,16 @@ def fit_position_embeddings(
     Absolute embeddings bicubic, relative ones linear: as SAM itself interpolates the latter.
     """
     name = "image_encoder.pos_embed"
-    if name in state and state[name].shape != expected[name].shape and state[name].dim() == 4:
+    fits = name in state and state[name].dim() == 4 and state[name].numel() > 0
+    if fits and state[name].shape != expected[name].shape:
         size = tuple(expected[name].shape[1:3])
         grid = F.interpolate(state[name].permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
         state[name] = grid.permute(0, 2, 3, 1).contiguous()
     for block in global_blocks:
         for axis in "hw":
             name = f"image_encoder.blocks.{block}.attn.rel_pos_{axis}"
-            if name in state and state[name].shape[0] != expected[name].shape[0]:
+            fits = name in state and state[name].dim() == 2 and state[name].numel() > 0
+            if fits and state[name].shape[0] != expected[name].shape[0]:
                 table = state[name].T[None]
                 resized = F.interpolate(table, expected[name].shape[0], mode="linear")
                 state[name] = resized[0].T.contiguous()

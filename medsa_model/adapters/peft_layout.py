@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from medsa_model.adapters.lora import Lora
 from medsa_model.errors import CheckpointError, ManifestError
+from medsa_model.shown import clean, short
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -86,18 +87,25 @@ def from_peft(
         "modules_to_save",
     ):  # fmt: skip
         found = config.get(key)
-        if (sorted(found) if key == "target_modules" and isinstance(found, list) else found) != (
-            expected[key]
-        ):
-            raise ManifestError(f"{CONFIG}: {key} is {found}, expected {expected[key]}")
+        if key == "target_modules" and isinstance(found, list):
+            found = sorted(found, key=str)
+        if found != expected[key]:
+            raise ManifestError(f"{CONFIG}: {key} is {short(found)}, expected {expected[key]}")
     state = {}
     for name, tensor in tensors.items():
+        if tensor.dim() != 2 or tensor.dtype != torch.float32:
+            raise ManifestError(
+                f"{WEIGHTS}: {clean(name)} is {tuple(tensor.shape)}, {tensor.dtype}; expected a "
+                "matrix, torch.float32"
+            )
         if name == PREFIX + NAMES:
             state[NAMES] = tensor
             continue
         found_name = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", name)
         if not found_name:
-            raise ManifestError(f"{WEIGHTS}: unknown {name}, expected {PREFIX}*.lora_A.weight")
+            raise ManifestError(
+                f"{WEIGHTS}: unknown {clean(name)}, expected {PREFIX}*.lora_A.weight"
+            )
         module, matrix = found_name[1], found_name[2].lower()
         parts = _split(module, matrix, tensor, lora) if module.endswith(".qkv") else {"": tensor}
         for part, piece in parts.items():
@@ -117,7 +125,7 @@ def read_peft(folder: Path, lora: Lora) -> dict[str, Tensor]:
     try:
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{folder.name} cannot be read as LoRA weights ({type(error).__name__}); expected "
             f"{WEIGHTS} and {CONFIG} of PEFT"
@@ -184,10 +192,12 @@ def _joined(parts: Matrices) -> tuple[Tensor, Tensor]:
 def _split(module: str, matrix: str, tensor: Tensor, lora: Lora) -> dict[str, Tensor]:
     """The inverse of `_joined` for one of its matrices."""
     names, rank = [part for part in "qkv" if part in lora.targets], lora.rank
-    if tensor.shape[0 if matrix == "a" else 1] != len(names) * rank:
+    of_ranks, other = tensor.shape if matrix == "a" else tensor.shape[::-1]
+    if of_ranks != len(names) * rank or other == 0 or (matrix == "b" and other % 3):
+        thrice = ", of three projections beside each other" if matrix == "b" else ""
         raise ManifestError(
-            f"{module}: lora_{matrix.upper()} is {tuple(tensor.shape)}, expected "
-            f"{len(names) * rank} for {len(names)} parts of rank {rank}"
+            f"{clean(module)}: lora_{matrix.upper()} is {tuple(tensor.shape)}, expected "
+            f"{len(names) * rank} for {len(names)} parts of rank {rank}{thrice}"
         )
     if matrix == "a":
         return dict(zip(names, tensor.split(rank), strict=True))
@@ -195,7 +205,7 @@ def _split(module: str, matrix: str, tensor: Tensor, lora: Lora) -> dict[str, Te
     own = {part: blocks["qkv".index(part), :, column] for column, part in enumerate(names)}
     if sum(int(block.count_nonzero()) for block in own.values()) != int(tensor.count_nonzero()):
         raise ManifestError(
-            f"{module}: lora_B changes {lora.targets} through an A that they share, expected one A "
-            "for each; such weights were not written here and cannot be told apart"
+            f"{clean(module)}: lora_B changes {lora.targets} through an A that they share, "
+            "expected one A for each; such weights were not written here and cannot be told apart"
         )
     return {part: block.clone() for part, block in own.items()}

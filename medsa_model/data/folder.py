@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
 
 from medsa_model.data.dataset_json import read_structures
 from medsa_model.data.images import is_blank, read_image, read_levels, read_pair
@@ -30,6 +29,7 @@ from medsa_model.data.sample import Case, Sample
 from medsa_model.data.sites_csv import read_origins
 from medsa_model.errors import DataError
 from medsa_model.section import Section
+from medsa_model.structure_names import Structures
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 UNSUPPORTED = re.compile(  # endings of pictures and volumes that are not read
@@ -46,15 +46,8 @@ class Folder(Section):
     kind: Literal["folder"] = "folder"
     root: Path | None = None
     """Folder that holds images/ and masks/, or dataset.json, imagesTr/ and labelsTr/."""
-    classes: tuple[str, ...] = Field(("object",), min_length=1)
+    classes: Structures = ("object",)
     """Names of the mask channels. With dataset.json: the structures to use, by their names."""
-
-    @field_validator("classes")
-    @classmethod
-    def _each_once(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(classes)) < len(classes):
-            raise ValueError("a structure is named twice")
-        return classes
 
     def open(self, root: Path | None = None) -> list[Case]:
         """All cases by case id; `root` wins over the section's.

@@ -11,6 +11,7 @@ names of this project, and `peft_type` is MEDSA. The card is not among the sums,
 complete it: what they may say about patients, and under which licence, no program knows.
 """
 
+import errno
 import json
 import shutil
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from medsa_model.backbone import file_sha256
 from medsa_model.checkpoint import CONFIG, STATE, SUMS
 from medsa_model.errors import CheckpointError, ConfigError
 from medsa_model.sam import ARCHITECTURES, MedSam, build_sam
-from medsa_model.trained import OWN, Trained
+from medsa_model.trained import OWN, Trained, check_described, check_frozen
 
 CARD = "README.md"
 PYTORCH = {"format": "pt"}
@@ -36,12 +37,27 @@ OTHER_KINDS = "MEDSA"
 
 
 def check_new(out: Path) -> None:
-    """Raise `ConfigError` unless `out` is no path yet or an empty folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"--out {out} is {'not empty' if out.is_dir() else 'a file'} and nothing is ever "
-            "overwritten: choose another folder, or remove it"
-        )
+    """Raise `ConfigError` unless `out` is no path yet or an empty folder that can be replaced."""
+    try:
+        exists, is_folder = out.exists(), out.is_dir()
+        if exists and (not is_folder or any(out.iterdir())):
+            raise ConfigError(
+                f"--out {out} is {'not empty' if is_folder else 'a file'} and nothing is ever "
+                "overwritten: choose another folder, or remove it"
+            )
+        kept = exists and (out.is_mount() or Path.cwd().is_relative_to(out.resolve()))
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be used: {error.strerror or error}") from error
+    if kept:
+        raise ConfigError(_not_replaced(out))
+
+
+def _not_replaced(out: Path) -> str:
+    """A finished folder takes the place of `out`, so that it is there whole or not at all."""
+    return (
+        f"--out {out} is a mount point, or the folder in which you are, and cannot be replaced by "
+        f"the finished one: choose a new folder inside it, such as {out / 'adapter'}"
+    )
 
 
 def write_adapter(trained: Trained, card: str, out: Path) -> list[str]:
@@ -67,6 +83,8 @@ def write_adapter(trained: Trained, card: str, out: Path) -> list[str]:
         draft.rename(out)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
+        if error.errno == errno.EBUSY:
+            raise ConfigError(_not_replaced(out)) from error
         raise CheckpointError(
             f"--out {out} cannot be written: {error.strerror or error}"
         ) from error
@@ -105,9 +123,12 @@ def _low_rank(trained: Trained, lora: Lora) -> dict[str, Tensor]:
     """The state with every A, also with those that stay as the seed made them."""
     if not lora.frozen_a:
         return dict(trained.state)
+    check_described(trained)
     architecture = ARCHITECTURES[trained.model.backbone]
-    with torch.random.fork_rng(devices=[]):
-        sam = build_sam(architecture, trained.model.frame)  # A is the same with any weights
+    with torch.device("meta"):  # A is the same with any weights, and with none
+        sam = build_sam(architecture, trained.model.frame)
     model = MedSam(sam, architecture.rasterised_prompts)
     lora.inject(model, trained.task.seed)
-    return {**low_rank_state(model), **trained.state}
+    tensors = low_rank_state(model)
+    check_frozen(trained, tensors)
+    return {**tensors, **trained.state}

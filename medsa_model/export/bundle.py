@@ -25,8 +25,12 @@ from medsa_model.sam import ARCHITECTURES
 from medsa_model.trained import Trained
 
 
-def write_bundle(trained: Trained, checkpoint: Path | None, out: Path) -> list[str]:
+def write_bundle(
+    trained: Trained, checkpoint: Path | None, out: Path, names: bool = True
+) -> list[str]:
     """Write the folder `out`, which must be new or empty, whole or not at all; returns lines.
+
+    With `names` its model card names the sites.
 
     The backbone is not in it: of one that is not embedded every user has the file, and `checkpoint`
     is not read. Raises `ConfigError` for an `out` that holds anything, `CheckpointError` when it
@@ -40,7 +44,7 @@ def write_bundle(trained: Trained, checkpoint: Path | None, out: Path) -> list[s
     try:
         (draft / "configs").mkdir(parents=True)
         (draft / "docs").mkdir()
-        card = model_card(trained, find_origin(trained.folder))
+        card = model_card(trained, find_origin(trained.folder), names=names)
         write_adapter(trained, card, draft / "models")
         content = metadata(trained)
         write_json(draft / "configs" / "metadata.json", content)

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medsa_model.build import build
 from medsa_model.errors import ConfigError
 from medsa_model.prompts import Prompt
 from medsa_model.sam import MedSam
@@ -30,8 +29,8 @@ class Network(nn.Module):
 
         `image (B, 3, S, S)` gives (B, K, S, S), `(B, 3, S, S, D)` gives (B, K, S, S, D): a channel
         for each of the K structures, asked for by name, or one channel without any prompt. With a
-        `prompt`, of B or B * D rows, one channel. Long volumes are encoded in the chunks of the task,
-        for answers and not for training. Raises `ConfigError` without one when the
+        `prompt`, of B or B * D rows, one channel. Long volumes are encoded in the chunks of the
+        task, for answers and not for training. Raises `ConfigError` without a prompt when the
         adapters were trained on clicks and boxes alone.
         """
         if image.dim() == 4:
@@ -74,8 +73,5 @@ def network(adapter: str, checkpoint: str | None = None) -> Network:
     """
     trained = read_trained(Path(adapter))
     file = Path(checkpoint) if checkpoint else None
-    # `build` keeps what it made for others; this one may be moved and changed
-    build.cache_clear()
     built = build_trained(trained, file, torch.device("cpu"))
-    build.cache_clear()
     return Network(built.model, trained.task).eval()

@@ -33,6 +33,7 @@ EXAMPLES = {
     "adapter": (
         "medsa-export adapter --adapter runs/pilot --out pilot_adapter",
         "medsa-export adapter --adapter runs/pilot/best --out pilot_best",
+        "medsa-export adapter --adapter runs/pilot --without-sites --out published",
     ),
     "bundle": (
         "medsa-export bundle --adapter runs/pilot --checkpoint sam_vit_b_01ec64.pth --out bundle",
@@ -83,6 +84,11 @@ def export_parser() -> argparse.ArgumentParser:
                 "--adapter", type=Path, required=True, metavar="RUN_OR_FILE",
                 help="run directory, folder with the two files of an adapter, or its tensor file",
             ))  # fmt: skip
+        if name in ("adapter", "bundle"):
+            command.add_argument(
+                "--without-sites", action="store_true",
+                help="write site 1, site 2, ... in the model card in place of the sites' names",
+            )  # fmt: skip
         if name != "adapter":
             takes_file(command.add_argument(
                 "--checkpoint", type=Path, metavar="FILE",

@@ -7,17 +7,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from medsa_model.backbone import Model, file_sha256
 from medsa_model.errors import ConfigError
-from medsa_model.export.adapter_folder import check_new, write_adapter
+from medsa_model.export.adapter_folder import CARD, check_new, write_adapter
 from medsa_model.export.model_card import model_card
 from medsa_model.export.published import Published, import_published, read_published
 from medsa_model.export.run_scores import find_origin
+from medsa_model.export.site_names import named_hospitals
 from medsa_model.logs import set_up
 from medsa_model.sam import ARCHITECTURES
+from medsa_model.shown import clean
 from medsa_model.task import Task
-from medsa_model.trained import read_trained
+from medsa_model.trained import Trained, read_trained
+
+OTHERWISE = ", or write it --without-sites"
 
 
 def execute(options: argparse.Namespace) -> list[str]:
@@ -30,12 +35,32 @@ def execute(options: argparse.Namespace) -> list[str]:
     if options.command == "bundle":
         from medsa_model.export.bundle import write_bundle
 
-        return write_bundle(trained, options.checkpoint, options.out)
+        names = not options.without_sites
+        lines = write_bundle(trained, options.checkpoint, options.out, names)
+        named = named_hospitals(find_origin(trained.folder)) if names else 0
+        return [*lines, *ask_first(named, "models/README.md", OTHERWISE)]
     if options.command == "onnx":
         from medsa_model.export.onnx import write_onnx
 
         return write_onnx(trained, options.checkpoint, options.out)
-    return write_adapter(trained, model_card(trained, find_origin(trained.folder)), options.out)
+    return export_adapter(trained, options.out, not options.without_sites)
+
+
+def export_adapter(trained: Trained, out: Path, names: bool) -> list[str]:
+    """Write the folder to hand on; with `names` its card names the sites."""
+    origin = find_origin(trained.folder)
+    lines = write_adapter(trained, model_card(trained, origin, names=names), out)
+    if not names:
+        return lines
+    return [*lines, *ask_first(named_hospitals(origin), CARD, OTHERWISE)]
+
+
+def ask_first(sites: int, card: str, otherwise: str) -> list[str]:
+    """What is to be done before a card that names sites is published; nothing where none is."""
+    if not sites:
+        return []
+    named = "1 site with its scores" if sites == 1 else f"{sites} sites with their scores"
+    return [f"{card} names {named}: ask them before it is published{otherwise}"]
 
 
 def import_adapter(options: argparse.Namespace) -> list[str]:
@@ -56,11 +81,6 @@ def described(options: argparse.Namespace) -> tuple[Model, Task]:
             f"--checkpoint is needed: the path of {official}, whose sha256 goes into the adapter "
             "and whose frozen weights are compared with those of the file"
         )
-    if len(set(options.structures)) < len(options.structures):
-        raise ConfigError(f"--structures {' '.join(options.structures)}: each name once")
-    if options.window and options.window[0] >= options.window[1]:
-        low, high = options.window
-        raise ConfigError(f"--window {low:g} {high:g}: expected the lower number first")
     try:
         model = Model(
             backbone=options.backbone, image_size=options.image_size, checkpoint=options.checkpoint
@@ -68,17 +88,26 @@ def described(options: argparse.Namespace) -> tuple[Model, Task]:
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"--image-size {options.image_size}: {said}") from error
-    task = Task(
-        structures=tuple(options.structures), prompts=tuple(dict.fromkeys(options.prompts)),
-        volumes=options.window is not None, window=options.window and tuple(options.window),
-    )  # fmt: skip
+    try:
+        task = Task(
+            structures=tuple(options.structures), prompts=tuple(dict.fromkeys(options.prompts)),
+            volumes=options.window is not None, window=options.window and tuple(options.window),
+        )  # fmt: skip
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problem(each) for each in error.errors())) from error
     return model, task
+
+
+def _problem(found: ErrorDetails) -> str:
+    """One thing that is wrong with the task, under the name of its option."""
+    option = f"--{found['loc'][0]}: " if found["loc"] else ""
+    return option + found["msg"].removeprefix("Value error, ")
 
 
 def told(found: Published, count: int) -> list[str]:
     """A table: what was mapped to what, what was not and why, and what is lacking."""
-    modules = Counter((_module(name), _module(ours)) for name, ours in found.mapped.items())
-    reasons = Counter((_module(name), why) for name, why in found.not_mapped.items())
+    modules = Counter((clean(_module(name)), _module(ours)) for name, ours in found.mapped.items())
+    reasons = Counter((clean(_module(name)), why) for name, why in found.not_mapped.items())
     lacking = Counter((_module(name), "") for name in found.lacking)
     return [
         f"mapped: {len(found.mapped)} of {count} tensors",

@@ -12,8 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from medsa_model import __version__
 from medsa_model.adapters import Lora
 from medsa_model.backbone import base_parameters
+from medsa_model.export.example_commands import commands_of
 from medsa_model.export.markdown_text import escaped, table, table_of
 from medsa_model.export.run_scores import FEDERATED, Origin, Scores, scores_of
+from medsa_model.export.site_names import without_names
 from medsa_model.privacy.summary import privacy_summary
 from medsa_model.report import TEMPLATES
 from medsa_model.report_run import Run, data_in_words
@@ -46,20 +48,25 @@ IMAGES, VOLUMES = {"dice": score, "iou": score}, {"hd95": millimetres, "nsd": sc
 HEADINGS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95 (mm)", "nsd": "NSD"}
 
 
-def model_card(trained: Trained, origin: Origin | None, remarks: Sequence[str] = ()) -> str:
+def model_card(
+    trained: Trained, origin: Origin | None, remarks: Sequence[str] = (), names: bool = True
+) -> str:
     """The text of README.md, Markdown with Hugging Face's YAML head.
 
     `origin` is what `find_origin` finds. `remarks` are paragraphs, already Markdown, on an adapter
-    that comes from elsewhere.
+    that comes from elsewhere. Without `names` sites are numbered.
     """
+    if origin and not names:
+        origin = without_names(origin)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=False,  # the filter `text` escapes
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"text": escaped, "score": score}
+    commands = commands_of(trained.task, trained.model)
     return environment.get_template("model_card.md.j2").render(
-        version=__version__, remarks=remarks, task=trained.task, origin=origin,
-        manifest=trained.manifest, model=_model(trained, origin), commands=_commands(trained),
+        version=__version__, remarks=remarks, task=trained.task, origin=origin, named_sites=names,
+        manifest=trained.manifest, model=_model(trained, origin), commands=commands,
         training=_training(origin) if origin else None, scores=_scores(origin),
     )  # fmt: skip
 
@@ -74,7 +81,7 @@ def _model(trained: Trained, origin: Origin | None) -> Json:
     settings = adapter.model_dump(mode="json", exclude={"kind"}).items()
     versions = origin.run.versions if origin else {}
     rows = [
-        ("Adapter", KINDS[adapter.kind]),
+        ("Adapter", KINDS.get(adapter.kind, adapter.kind)),  # somebody's own kind has its name
         *((f"adapter.{key}", str(value).lower()) for key, value in settings),
         ("Parameters", f"{parameters:,}, {100 * parameters / whole:.2f} % of all"),
         ("Versions in training", ", ".join(f"{n} {v}" for n, v in versions.items()) or "not known"),
@@ -89,21 +96,6 @@ def _model(trained: Trained, origin: Origin | None) -> Json:
         "lora": isinstance(adapter, Lora),
         "table": table(["", ""], rows, 2),
     }
-
-
-def _commands(trained: Trained) -> list[str]:
-    """Commands that ask for structures as the adapter was trained to be asked."""
-    task, section = trained.task, trained.model
-    file, point, box = "image.png", "120,80", "90,60,180,150"
-    if task.volumes:
-        file, point, box = "ct.nii.gz", "120,80,40", "90,60,180,150,40"
-    prompts = {"click": f" --click {point}", "clicks": f" --click {point}", "box": f" --box {box}"}
-    official = ARCHITECTURES[section.backbone].official_file
-    backbone = f" --checkpoint {official}" if official and section.weights == "pretrained" else ""
-    return [
-        f"medsa-predict --adapter FOLDER{backbone} --input {file}{prompt} --out masks"
-        for prompt in dict.fromkeys(prompts.get(kind, "") for kind in task.prompts)
-    ]
 
 
 def _scores(origin: Origin | None) -> Json:

@@ -12,21 +12,26 @@ trained, under the names of `segment_anything`, and has no adapters. With `activ
 not: what is found across slices is mixed in another way there.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from medsa_model.adapters import Msa
-from medsa_model.backbone import Model, embedded_backbone, fit_position_embeddings, read_tensors
+from medsa_model.backbone import (
+    Model,
+    embedded_backbone,
+    fit_position_embeddings,
+    not_plain,
+    read_tensors,
+)
 from medsa_model.errors import CheckpointError
 from medsa_model.sam import ARCHITECTURES, build_sam
+from medsa_model.shown import clean
 from medsa_model.state import adapter_state, check_state, manifest_of
 from medsa_model.task import Task
 from medsa_model.trained import Trained
@@ -34,7 +39,7 @@ from medsa_model.trained import Trained
 INSIDE = ("state_dict", "model", "net")
 """Keys under which a training program keeps the state dict, beside other things."""
 ADAPTER = re.compile(
-    r"image_encoder\.blocks\.(\d+)\.(Space|MLP|Depth)_Adapter\.D_fc([12])\.(weight|bias)"
+    r"image_encoder\.blocks\.(0|[1-9][0-9]{0,3})\.(Space|MLP|Depth)_Adapter\.D_fc([12])\.(weight|bias)"
 )
 OURS = {"Space": "space_adapter", "MLP": "mlp_adapter", "Depth": "depth_adapter"}
 LAYERS = {"1": "down", "2": "up"}
@@ -68,9 +73,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
         )
     except FileNotFoundError as error:
         raise CheckpointError(f"--weights {path}: no such file") from error
-    except (
-        SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError
-    ) as error:  # fmt: skip
+    except Exception as error:  # where bytes are flipped the readers raise anything
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
                 f"{path.name} holds {found[1]}, which is no tensor; such a file could run any "
@@ -89,12 +92,14 @@ def read_published(path: Path) -> dict[str, Tensor]:
             f"{path.name}: expected names and tensors, or these under "
             f"{', '.join(INSIDE)}; found {type(state).__name__}"
         )
-    if others := [str(name) for name, each in state.items() if not isinstance(each, Tensor)]:
+    if others := [clean(str(k)) for k, each in state.items() if not isinstance(each, Tensor)]:
         raise CheckpointError(
             f"{path.name} has other things than tensors ({', '.join(others[:5])}); expected names "
             f"and tensors, or these under {', '.join(INSIDE)}"
         )
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    if problem := not_plain(state):
+        raise CheckpointError(f"{path.name}: {problem}")
+    return {name.removeprefix("module."): tensor.detach() for name, tensor in state.items()}
 
 
 def import_published(
@@ -146,11 +151,12 @@ def _adapter(
     if not down:
         raise CheckpointError(
             "the weights have no adapters of Medical SAM Adapter; expected names such as "
-            f"image_encoder.blocks.0.MLP_Adapter.D_fc1.weight, found {', '.join(list(tensors)[:3])}"
+            "image_encoder.blocks.0.MLP_Adapter.D_fc1.weight, found "
+            f"{', '.join(map(clean, list(tensors)[:3]))}"
         )
     sizes = sorted({tuple(tensor.shape) for tensor in down.values()})
     hidden, width = sizes[0]
-    if len(sizes) > 1 or width != architecture.width or hidden > width:
+    if len(sizes) > 1 or width != architecture.width or not 0 < hidden <= width:
         raise CheckpointError(
             f"D_fc1 of the adapters is {' and '.join(map(str, sizes))} (hidden channels, width); "
             f"expected one size with the width of {model.backbone}, {architecture.width}: is "

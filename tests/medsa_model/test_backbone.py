@@ -11,6 +11,7 @@ from medsa_model.backbone import (
     file_sha256,
     fit_position_embeddings,
     load_base,
+    read_tensors,
     tensors_sha256,
 )
 from medsa_model.errors import CheckpointError
@@ -57,6 +58,57 @@ def test_a_truncated_file_is_refused(tmp_path):
     path.write_bytes(embedded_backbone().read_bytes()[:100_000])
     with pytest.raises(CheckpointError, match=r"half\.safetensors cannot be read"):
         load_base("vit_tiny", 128, path, "pretrained", 0)
+
+
+def test_bytes_that_are_flipped_are_told(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(3)}, path)
+    content = path.read_bytes()
+    told = 0
+    for place in range(0, len(content), 37):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 65]) + content[place + 1 :])
+        try:
+            read_tensors(path)
+        except CheckpointError:  # whatever the reader raised
+            told += 1
+    assert told > 3
+    path.write_text("error 404: not found")
+    with pytest.raises(CheckpointError, match=r"weights\.pth cannot be read as weights"):
+        read_tensors(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of quantised and sparse tensors
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: torch.zeros(1).expand(10**12),
+            r"a is \(1000000000000,\), but only 4 bytes are th",
+        ),
+        (lambda: torch.zeros(3, device="meta"), "a is torch.float32, nowhere; expected plain"),
+        (lambda: torch.zeros(3, dtype=torch.complex64), "a is torch.complex64, strided; expected"),
+        (lambda: torch.eye(3).to_sparse(), "a is torch.float32, sparse_coo; expected plain"),
+        (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "is torch.qint8"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(make, told, tmp_path):
+    torch.save({"a": make()}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=told):
+        read_tensors(tmp_path / "weights.pth")
+
+
+def test_few_bytes_that_many_tensors_repeat_are_refused(tmp_path):
+    numbers = torch.zeros(100)
+    torch.save({str(each): numbers for each in range(50)}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"20,000 bytes that repeat 400"):
+        read_tensors(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(("name", "told"), [(3, "3 is no"), ("a\x1b[2J", r"'a\\x1b\[2J' is no")])
+def test_names_that_cannot_be_shown_are_refused(name, told, tmp_path):
+    torch.save({name: torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=f"{told} name of a tensor"):
+        read_tensors(tmp_path / "weights.pth")
 
 
 def test_weights_of_another_architecture_are_refused_by_name(tmp_path):

@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medsa_model.adapters import Full, Lora
-from medsa_model.backbone import embedded_backbone, file_sha256
+from medsa_model.adapters import Full, Lora, Msa
+from medsa_model.backbone import Model, embedded_backbone, file_sha256
 from medsa_model.checkpoint import CONFIG, STATE
 from medsa_model.errors import CheckpointError, ManifestError
 from medsa_model.export.adapter_folder import write_adapter
@@ -17,6 +19,7 @@ from medsa_model.trained import build_trained, find_adapter, read_trained
 from tests.medsa_model.small_adapter import MODEL, save, small
 
 CPU = torch.device("cpu")
+NAMED = Task(structures=("liver", "spleen"), named=2, prompts=("class",), seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +95,37 @@ def test_a_file_that_is_missing_is_named(trained, tmp_path, name):
         read_trained(kept if name == CONFIG else place)
 
 
+def test_two_files_that_were_handed_on_with_all_sums_of_a_round_are_an_adapter(trained, tmp_path):
+    place = save(tmp_path / "run", trained)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in (STATE, CONFIG, "SHA256SUMS"):
+        shutil.copy(place / name, alone)
+    assert same(read_trained(alone).state, trained.state)
+    (alone / CONFIG).write_text((alone / CONFIG).read_text() + " ")
+    with pytest.raises(CheckpointError, match=f"other content than was written: {CONFIG}"):
+        read_trained(alone)
+
+
 def test_a_configuration_of_another_program_is_refused(trained, tmp_path):
-    altered(save(tmp_path, trained), lambda content: content.pop("task"))
+    altered(save(tmp_path, trained), lambda content: content.pop("adapter"))
     with pytest.raises(CheckpointError, match=r"expected the keys model, adapter, task and manif"):
+        read_trained(tmp_path)
+
+
+def test_a_configuration_that_is_nested_too_deep_is_refused(trained, tmp_path):
+    place = save(tmp_path, trained)
+    (place / CONFIG).write_text("[" * 100_000)
+    (place / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot be read as an adapter \(RecursionError"):
+        read_trained(tmp_path)
+
+
+def test_names_of_tensors_that_act_on_a_terminal_are_refused(trained, tmp_path):
+    place = save(tmp_path, trained)
+    save_file({**trained.state, "a\x1b[31m": torch.zeros(1)}, place / STATE)
+    (place / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot be shown \(a\[31m\)"):
         read_trained(tmp_path)
 
 
@@ -117,6 +148,46 @@ def test_another_version_of_the_program_is_guessed_where_the_model_is_another(tr
         build_trained(read_trained(tmp_path), None, CPU)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": Model(backbone="vit_h", image_size=2048, weights="random")},
+        {"model": Model(image_size=64)},
+        {"adapter": Lora(rank=256)},
+        {"adapter": Full()},
+        {"task": NAMED},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_model_is_refused_before_it_gets_any_memory(change, trained, monkeypatch):
+    monkeypatch.setattr(Model, "build", None)
+    with pytest.raises(ManifestError, match=r"was it written by another version of fed-medsa\?"):
+        build_trained(replace(trained, **change), None, CPU)
+
+
+def test_blocks_that_the_backbone_has_not_are_told(trained):
+    hostile = replace(trained, adapter=Msa(blocks="last-99"))
+    with pytest.raises(ManifestError, match="configuration asks for"):
+        build_trained(hostile, None, CPU)
+
+
+def test_two_adapters_of_equal_sections_are_two_models(trained):
+    name = next(iter(trained.state))
+    other = replace(trained, state={**trained.state, name: trained.state[name] + 1})
+    models = [build_trained(each, None, CPU).model for each in (trained, other)]
+    found = [dict(model.named_parameters())[name] for model in models]
+    assert torch.equal(found[0] + 1, found[1]) and torch.equal(found[0], trained.state[name])
+
+
+def test_frozen_layers_that_were_rounded_in_training_are_whole_again(trained):
+    rounded = replace(trained, model=MODEL.model_copy(update={"frozen": "bfloat16"}))
+    found, whole = (
+        build_trained(each, None, CPU).model.state_dict() for each in (rounded, trained)
+    )
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+
+
 def test_another_backbone_is_refused_with_both_hashes(trained, tmp_path):
     other = tmp_path / "other.safetensors"
     tensors = load_file(embedded_backbone())
@@ -126,8 +197,16 @@ def test_another_backbone_is_refused_with_both_hashes(trained, tmp_path):
     assert str(told.value) == (
         "the adapter was trained on the vit_tiny with sha256 "
         f"{file_sha256(embedded_backbone())}, but other.safetensors has {file_sha256(other)}; with "
-        "another backbone its answers would be wrong: give the same file with --checkpoint"
+        "another backbone its answers would be wrong: vit_tiny comes with fed-medsa, so leave "
+        "--checkpoint out"
     )
+
+
+def test_an_adapter_of_a_file_of_its_own_needs_that_file(trained, tmp_path):
+    """One that was trained on a vit_tiny that is not the embedded one."""
+    own = replace(trained, manifest=replace(trained.manifest, base_sha256="0" * 64))
+    with pytest.raises(CheckpointError, match=r"give the same file with --checkpoint$"):
+        build_trained(own, None, CPU)
 
 
 def test_a_backbone_that_is_not_embedded_is_asked_for(trained, tmp_path):
@@ -143,9 +222,6 @@ def test_the_built_model_holds_the_trained_tensors(trained, tmp_path):
     assert not built.model.training
 
 
-NAMED = Task(structures=("liver", "spleen"), named=2, prompts=("class",), seed=4)
-
-
 @pytest.mark.parametrize(
     "adapter", [Lora(rank=2), Lora(rank=2, targets="qkv", frozen_a=True), Full()], ids=repr
 )
@@ -158,6 +234,31 @@ def test_other_kinds_come_back_from_a_run_and_from_an_exported_folder(adapter, t
     assert same(found.state, given.state) and found.manifest == given.manifest
     built = build_trained(found, None, CPU)
     assert built.manifest == given.manifest
+
+
+def test_a_frozen_matrix_in_the_file_must_be_that_of_the_model(tmp_path):
+    given = small(Lora(rank=2, frozen_a=True, decoder=False))
+    write_adapter(given, "", tmp_path / "out")
+    path = tmp_path / "out" / STATE
+    build_trained(read_trained(tmp_path / "out"), None, CPU)
+    tensors = load_file(path)
+    name = next(each for each in tensors if ".lora_A." in each)
+    save_file({**tensors, name: tensors[name] + 1}, path)
+    (tmp_path / "out" / "SHA256SUMS").unlink()
+    found = read_trained(tmp_path / "out")
+    assert len(found.frozen) == 12  # of query and value in six blocks
+    with pytest.raises(ManifestError, match=r"2 frozen tensors are not those that seed 3 makes"):
+        build_trained(found, None, CPU)
+
+
+def test_a_matrix_that_the_state_does_not_have_is_not_dropped_without_a_word(tmp_path):
+    write_adapter(small(Lora(rank=2, decoder=False)), "", tmp_path / "out")
+    path = tmp_path / "out" / STATE
+    more = "base_model.model.image_encoder.blocks.9.attn.qkv.lora_A.weight"
+    save_file({**load_file(path), more: torch.zeros(4, 128)}, path)
+    (tmp_path / "out" / "SHA256SUMS").unlink()
+    with pytest.raises(ManifestError, match=r"unknown sam\.image_encoder\.blocks\.9"):
+        read_trained(tmp_path / "out")
 
 
 def test_a_lora_file_with_other_settings_than_it_says_is_refused(tmp_path):

@@ -109,6 +109,11 @@ def test_a_fused_b_whose_parts_share_an_a_is_refused(tiny):
     [
         ("image_encoder.blocks.0.attn.qkv.lora_B.weight", (384, 4), r"lora_B is \(384, 4\)"),
         ("image_encoder.blocks.0.attn.qkv.lora_E.weight", (4, 4), "unknown"),
+        ("image_encoder.blocks.0.attn.qkv.lora_B.weight", (383, 8), r"lora_B is \(383, 8\), expec"),
+        ("image_encoder.blocks.0.attn.qkv.lora_B.weight", (0, 8), r"lora_B is \(0, 8\), expected"),
+        ("image_encoder.blocks.0.attn.qkv.lora_B.weight", (8,), r"is \(8,\).*expected a matrix"),
+        ("image_encoder.blocks.0.attn.qkv.lora_A.weight", (), r"is \(\).*expected a matrix"),
+        ("\x1b[31m", (4, 4), r"unknown base_model\.model\.\[31m, expected"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(name, shape, told, tiny):
@@ -119,7 +124,15 @@ def test_tensors_that_do_not_fit_are_refused(name, shape, told, tiny):
         from_peft(tensors, config, Lora())
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
+@pytest.mark.parametrize("modules", [[1, "qkv"], [["qkv"]], "qkv", {"qkv": 1}, None])
+def test_a_list_of_targets_that_is_none_is_refused(modules, tiny):
+    Lora(decoder=False).inject(tiny.model, 0)
+    tensors, config = to_peft(adapter_state(tiny.model), Lora(decoder=False))
+    with pytest.raises(ManifestError, match=r"target_modules is .*, expected \['qkv'\]"):
+        from_peft(tensors, config | {"target_modules": modules}, Lora(decoder=False))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
 def test_damaged_files_are_refused(content, tiny, tmp_path):
     Lora().inject(tiny.model, 0)
     write_peft(tmp_path, adapter_state(tiny.model), Lora())

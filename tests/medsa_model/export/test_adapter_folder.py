@@ -1,18 +1,21 @@
 """What `medsa-export adapter` writes is whole, names no machine, and is over nothing else."""
 
+import errno
 import getpass
 import json
 import shutil
 import socket
 import subprocess
+from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from medsa_model.adapters import Lora
 from medsa_model.backbone import embedded_backbone
 from medsa_model.checkpoint import CONFIG, STATE
-from medsa_model.errors import CheckpointError, ConfigError
+from medsa_model.errors import CheckpointError, ConfigError, ManifestError
 from medsa_model.export.adapter_folder import write_adapter
 from medsa_model.export.model_card import model_card
 from medsa_model.export.run_scores import find_origin
@@ -95,6 +98,30 @@ def test_an_empty_folder_is_filled(trained, tmp_path):
     write_adapter(trained, "", tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["README.md", "SHA256SUMS", CONFIG, STATE]
+
+
+def test_a_mount_point_is_told(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.is_mount", lambda path: path == tmp_path)
+    with pytest.raises(ConfigError, match=r"is a mount point, or .* such as"):
+        write_adapter(trained, "", tmp_path)
+    monkeypatch.undo()
+
+    def busy(path):  # one that looks like any folder, as in a container
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("pathlib.Path.rmdir", busy)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="is a mount point, or"):
+        write_adapter(trained, "", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_frozen_matrix_that_was_altered_is_not_written_as_another(tmp_path):
+    given = small(Lora(rank=2, frozen_a=True, decoder=False))
+    name = next(iter(given.state)).replace(".b.", ".a.")
+    altered = replace(given, frozen={name: torch.zeros(2, 128)})
+    with pytest.raises(ManifestError, match=r"1 frozen tensors are not those that seed 3 makes"):
+        write_adapter(altered, "", tmp_path / "out")
 
 
 def test_a_disk_that_is_full_leaves_nothing(trained, tmp_path, monkeypatch):

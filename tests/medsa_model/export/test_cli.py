@@ -91,8 +91,13 @@ def test_an_import_for_volumes_says_that_it_is_a_start(published, tmp_path, caps
     [
         (["--backbone", "vit_b"], "--checkpoint is needed: the path of sam_vit_b_01ec64.pth"),
         (["--backbone", "vit_tiny", "--image-size", "33"], "--image-size 33: vit_tiny needs a mul"),
-        (["--backbone", "vit_tiny", "--structures", "a", "a"], "--structures a a: each name once"),
-        (["--backbone", "vit_tiny", "--window", "9", "-9"], "expected the lower number first"),
+        (["--backbone", "vit_tiny", "--structures", "a", "a"], "--structures: a structure is name"),
+        (["--backbone", "vit_tiny", "--structures", ""], "--structures: '' is no name of a struct"),
+        (
+            ["--backbone", "vit_tiny", "--window", "9", "-9"],
+            "--window: found 9 -9; expected two CT",
+        ),
+        (["--backbone", "vit_tiny", "--window", "nan", "inf"], "--window: found nan inf; expected"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message, published, tmp_path, capsys):
@@ -121,6 +126,32 @@ def test_every_command_has_help_with_examples_that_it_understands(capsys):
         for example in examples.replace("\\\n", " ").strip().splitlines():
             program, *words = example.split()
             assert program == "medsa-export" and parser.parse_args(words).command == command
+
+
+@pytest.mark.parametrize("command", ["adapter", "bundle"])
+def test_who_hands_on_a_card_that_names_sites_is_told_to_ask_them(command, run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([command, "--adapter", str(run), "--out", str(out)]) == 0
+    said = "README.md names 2 sites with their scores: ask them before it is published"
+    assert said in capsys.readouterr().out
+
+
+def test_no_site_is_named_when_that_is_asked_for(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["adapter", "--adapter", str(run), "--out", str(out), "--without-sites"]) == 0
+    assert "ask them" not in capsys.readouterr().out
+    for path in out.iterdir():
+        assert not any(name in path.read_bytes() for name in (b"vienna", b"lyon"))
+    card = (out / "README.md").read_text()
+    assert "worst site **0.750** (site " in card and "The sites are not named here" in card
+
+
+def test_the_folder_in_which_one_is_cannot_be_replaced(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for out in (".", str(tmp_path)):
+        assert main(["adapter", "--adapter", str(run), "--out", out]) == 1
+        assert "choose a new folder inside it, such as" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unfinished_run_is_exported_with_a_warning(run, tmp_path, capsys):

@@ -2,17 +2,24 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
 from medsa_model.adapters import Lora
+from medsa_model.backbone import Model
 from medsa_model.checkpoint import CONFIG
+from medsa_model.export.example_commands import commands_of
 from medsa_model.export.markdown_text import escaped
 from medsa_model.export.model_card import model_card
 from medsa_model.export.run_scores import find_origin, scores_of
+from medsa_model.export.site_names import named_hospitals, without_names
 from medsa_model.logs import append_metrics
+from medsa_model.predict.cli import prediction_parser
+from medsa_model.predict.inputs import find_inputs
+from medsa_model.predict.run import requests_of
 from medsa_model.task import Task
 from medsa_model.trained import read_trained
 from tests.medsa_model.small_adapter import save, score, small, write_facts
@@ -72,7 +79,7 @@ def test_volumes_have_distances_of_which_the_largest_is_the_worst(tmp_path):
         ["click", "liver", "6", "0.900", "0.800", "8.0", "0.500"]
     ]
     assert "| CT window | -175 to 250 HU |" in card and "-i ct.nii.gz" not in card
-    assert "--input ct.nii.gz --box 90,60,180,150,40 --out masks" in card
+    assert "--input ct.nii.gz --box 90,60,180,150,40 --structure liver --out masks" in card
 
 
 def test_scores_of_another_round_are_not_those_of_the_adapter(trained, tmp_path):
@@ -172,6 +179,66 @@ def test_names_of_sites_are_text_and_nothing_else(trained, tmp_path):
     assert all(link.startswith("https://github.com/facebookresearch/") for link in links)
 
 
+@pytest.mark.parametrize("volumes", [False, True])
+@pytest.mark.parametrize(
+    ("structures", "prompts"),
+    [(("lesion",), ("click", "box", "none")), (("optic disc", "-cup's"), ("clicks", "box", "none")),
+     (("-a b", "c"), ("click",)), (("liver", "spleen"), ("class", "none", "box"))],
+)  # fmt: skip
+def test_every_printed_command_asks_for_something_that_the_adapter_knows(
+    structures, prompts, volumes, tmp_path
+):
+    named = len(structures) if "class" in prompts else 0
+    task = Task(structures=structures, prompts=prompts, named=named, volumes=volumes)
+    commands = commands_of(task, Model(backbone="vit_b"))
+    kinds = {{"clicks": "click", "class": "by name"}.get(kind, kind) for kind in prompts}
+    assert len(commands) == len(kinds) - (named and "none" in prompts)
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "medsa-predict"
+        options = prediction_parser().parse_args(words)
+        options.marks = options.marks or []
+        assert str(options.checkpoint) == "sam_vit_b_01ec64.pth"
+        source = tmp_path / options.input
+        source.touch()
+        requests = requests_of(options, task, find_inputs(source, volumes))
+        asked = [structures[number] for each in requests.values() for number in each.structures]
+        assert asked == list(structures if named and not options.marks else structures[:1])
+
+
+def test_sites_that_are_not_named_have_the_same_number_everywhere(trained, tmp_path):
+    write_facts(tmp_path, ("St. Anna", "Anna", "oslo"))
+    for site, dice in (("St. Anna", 0.9), ("Anna", 0.5)):
+        score(tmp_path, site, dice, 10)
+    append_metrics(tmp_path, "rejected", round=2, site="Anna", reason="St. Anna, Anna: norm 9")
+    append_metrics(tmp_path, "privacy", round=1, site="oslo", **PRIVATE)
+    save(tmp_path, trained)
+    found = read_trained(tmp_path)
+    card = model_card(found, find_origin(found.folder), names=False)
+    assert "Anna" not in card and "oslo" not in card
+    number = {row[-1]: row[1] for row in cells(card, "click") if row[1].startswith("site ")}
+    best, worst = number["0.450"], number["0.250"]
+    assert f"worst site **0.500** ({worst})" in card
+    assert any(row[-1] == f"{best}, {worst}: norm 9" for row in cells(card, "2", worst))
+    (silent,) = {"site 1", "site 2", "site 3"} - {best, worst}
+    assert f"No test scores came from {silent}." in card and len(cells(card, silent)) == 1
+
+
+def test_the_numbers_of_sites_do_not_follow_from_their_names(trained, tmp_path):
+    write_facts(tmp_path, [f"site_{letter}" for letter in "abcdefghij"])
+    origin = find_origin(save(tmp_path, trained))
+    drawn = [tuple(e["site"] for e in without_names(origin).run.of("train")) for _ in range(3)]
+    assert len(set(drawn)) > 1 and {len(set(each)) for each in drawn} == {10}
+    assert {name for each in drawn for name in each} >= {"site 01", "site 10"}
+
+
+def test_painted_sites_need_not_be_asked(trained, tmp_path):
+    write_facts(tmp_path, summary={"data": {"kind": "synthetic", "generated": True}})
+    assert named_hospitals(find_origin(save(tmp_path, trained))) == 0
+    write_facts(tmp_path, summary={"data": {"kind": "folder"}})
+    assert named_hospitals(find_origin(tmp_path / "rounds" / "0002")) == 2
+
+
 def test_the_row_of_a_comparison_is_not_taken_for_its_federation(trained, tmp_path):
     write_facts(tmp_path, report={"simulated": True})
     score(tmp_path, "vienna", 0.9, 3)
@@ -182,6 +249,9 @@ def test_the_row_of_a_comparison_is_not_taken_for_its_federation(trained, tmp_pa
     card = model_card(trained, find_origin(place))
     assert "not federated, but row local/lyon of it" in card and "simulation on one mach" in card
     assert "**0.300**" in card and "0.900" not in card
+    card = model_card(trained, find_origin(place), names=False)
+    assert re.search(r"not federated, but row local/site [12] of it", card)
+    assert "lyon" not in card and "vienna" not in card and "**0.300**" in card
 
 
 def test_the_head_is_yaml_for_hugging_face_and_leaves_the_licence_open(tmp_path):

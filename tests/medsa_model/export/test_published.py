@@ -127,12 +127,42 @@ def test_for_volumes_adapters_across_slices_come_along(published):
                                  if "_Adapter" in k}, r"\(8, 128\) and \(32, 128\)"),
         ({"image_encoder.blocks.0.MLP_Adapter.D_fc1.weight": torch.zeros(192, 768)},
          r"is \(192, 768\) .* the width of vit_tiny, 128: is --backbone"),
+        ({"image_encoder.blocks.0.MLP_Adapter.D_fc1.weight": torch.zeros(0, 128)},
+         r"is \(0, 128\) .*expected one size"),
+        ({f"image_encoder.blocks.{'9' * 5000}.MLP_Adapter.D_fc1.weight": torch.zeros(8, 128)},
+         r"have no adapters"),
+        ({"\x1b[31m": torch.zeros(1)}, r"found \[31m"),
     ],
-    ids=["no adapters", "too many blocks", "two sizes", "another backbone"],
+    ids=["no adapters", "too many blocks", "two sizes", "another backbone", "no channels",
+         "a block of many digits", "a name that acts"],
 )  # fmt: skip
 def test_weights_of_something_else_are_refused(tensors, message):
     with pytest.raises(CheckpointError, match=message):
         import_published(tensors, MODEL, TASK)
+
+
+def test_half_precision_becomes_float32_whole_in_memory():
+    half = {name: tensor.half() for name, tensor in weights(blocks=(5,), kinds=("MLP",)).items()}
+    name = "image_encoder.blocks.5.MLP_Adapter.D_fc1.weight"
+    half[name] = half[name].T.contiguous().T  # as it is in memory after some programs
+    ours = "sam.image_encoder.blocks.5.mlp_adapter.down.weight"
+    found = import_published(half, MODEL, TASK)[0].state[ours]
+    assert found.dtype == torch.float32 and found.is_contiguous()
+    assert torch.equal(found, half[name].float())
+
+
+def test_positions_in_the_frame_of_the_training_are_those_of_the_backbone():
+    """A published file holds them resized, as the backbone's are here before they are used."""
+    tensors = weights(blocks=(5,), kinds=("MLP",))
+    model = load_base("vit_tiny", 64, None, "pretrained", 0).model.sam
+    resized = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in tensors and tensor.shape != tensors[name].shape
+    }
+    assert "image_encoder.pos_embed" in resized
+    found = import_published({**tensors, **resized}, MODEL, TASK)[1]
+    assert found.not_mapped == {} and found.same == len(tensors) - 4
 
 
 SMALL = {"image_encoder.a": torch.arange(3.0), "mask_decoder.b": torch.ones(2)}
@@ -198,3 +228,12 @@ def test_a_file_that_is_cut_or_no_weights_at_all_is_told(tmp_path):
     path.write_text(json.dumps({"a": 1}))
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         read_published(path)
+    path.write_text("error 404: not found")
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        read_published(path)
+
+
+def test_a_few_bytes_that_would_become_terabytes_are_refused(tmp_path):
+    torch.save({"net": {"a": torch.zeros(1).expand(10**12)}}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="but only 4 bytes are there"):
+        read_published(tmp_path / "weights.pth")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medsa_model.errors import ConfigError
-from medsa_model.predict.asked import Given
+from medsa_model.predict.asked import Given, untrained
 from medsa_model.predict.prompt_files import read_prompts
 from tests.medsa_model.predict.made_up_adapters import task_of
 
@@ -34,6 +34,42 @@ def test_csv_and_json_say_the_same(tmp_path):
         "a": [Given(0, "click", (12.0, 8.5)), Given(0, "not", (1.0, 2.0))],
         "b": [Given(1, "box", (1.0, 2.0, 30.0, 40.0))],
     }  # fmt: skip
+
+
+def test_a_spreadsheet_may_have_semicolons_and_commas_in_its_numbers(tmp_path):
+    lines = "a,lesion,click,12,8.5,,,\nb,vessel,box,1,2.25,30,40,\n"
+    expected = read_prompts(csv_file(tmp_path, lines), TWO, {"a", "b"})
+    local = lines.replace(",", ";").replace(".", ",")
+    for header in (HEADER.replace(",", ";"), HEADER.replace(",", ";").replace("\n", "\r\n")):
+        assert read_prompts(csv_file(tmp_path, local, header), TWO, {"a", "b"}) == expected
+    wrong = csv_file(tmp_path, "a;lesion;click;1.200,5;8;;;\n", HEADER.replace(",", ";"))
+    with pytest.raises(ConfigError, match=r"line 2: click is .*expected numbers"):
+        read_prompts(wrong, TWO, {"a"})
+
+
+def test_a_box_with_clicks_is_told_of_the_cases_that_have_both_on_one_structure(tmp_path):
+    lines = (
+        "a,lesion,click,12,8,,,\n"  # a: on different structures
+        "a,vessel,box,1,2,30,40,\n"
+        "b,lesion,box,1,2,30,40,\n"  # a and b: in different cases
+    )
+
+    def warnings(more: str) -> list[str]:
+        found = read_prompts(csv_file(tmp_path, lines + more), TWO, {"a", "b", "c", "d"})
+        return untrained([mark for marks in found.values() for mark in marks], TWO)
+
+    assert warnings("") == []
+    both = "c,vessel,box,1,2,30,40,\nc,vessel,not,3,4,,,\n"
+    assert [each.partition(":")[0] for each in warnings(both)] == ["case c"]
+    (told,) = warnings(both + both.replace("c,", "d,"))
+    assert told.startswith("cases c, d: a box together with clicks on one structure")
+    one = [Given(0, "click", (1.0, 2.0)), Given(0, "box", (0.0, 0.0, 3.0, 4.0))]
+    assert untrained(one, TWO)[0].startswith("a box together with clicks")  # of the command itself
+    box, other, same = (
+        Given(0, "box", (0.0, 0.0, 3.0, 4.0, 5.0)), Given(0, "click", (1.0, 2.0, 6.0)),
+        Given(0, "click", (1.0, 2.0, 5.0)),
+    )  # fmt: skip
+    assert untrained([box, other], VOLUME) == [] and len(untrained([box, same], VOLUME)) == 1
 
 
 def test_a_volume_has_slices_and_a_single_structure_needs_no_name(tmp_path):
