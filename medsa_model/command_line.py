@@ -6,9 +6,11 @@ arguments are answered at once.
 
 import argparse
 import os
+import select
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import pairwise
 
 import shtab
 
@@ -17,7 +19,8 @@ from medsa_model.errors import MedsaError
 
 INTERRUPTED = 130
 EXIT_CODES = {0: "done", 1: "error, told in a message", 2: "wrong arguments", INTERRUPTED: "Ctrl-C"}
-SINKS = ("tensorboard", "mlflow")  # as in medsa_model.tracking, which is not needed for a help text
+SINKS = ("tensorboard", "mlflow")
+"""What `--track` takes; each is also the name of its extra and of the package it needs."""
 ABOUT = ("-h", "--help", "--version", "--print-completion")
 """Options that ask about a program: they print something and end."""
 
@@ -77,7 +80,23 @@ def parse_command(
         program.parse_args(words)
     if first and "=" not in first and not first.startswith("-"):
         program.error(f"there is no command {first!r}, expected one of {', '.join(commands)}")
+    if word := _command_among(commands, commands[default], words):
+        program.error(f"the command comes first: {program.prog} {word} ...")
     return default, commands[default].parse_intermixed_args(words)
+
+
+def _command_among(
+    commands: Container[str], parser: argparse.ArgumentParser, words: Sequence[str]
+) -> str | None:
+    """The first of `words` that is a command and no value of an option of `parser`."""
+    options = parser._option_string_actions
+    for before, word in pairwise(words):
+        valued = before.startswith("-") and "=" not in before
+        if before in options:
+            valued = options[before].nargs != 0
+        if word in commands and not valued:
+            return word
+    return None
 
 
 def add_track(options: "argparse._ActionsContainer") -> None:
@@ -115,20 +134,68 @@ def run_command(program: str, command: Callable[[], int]) -> int:
 
     Code 1 without a word when the reader of the output has gone away, such as `head`.
     """
+    open_streams()
+    code = 1
     try:
         try:
-            return command()
-        finally:
+            done = command()
+        except SystemExit:  # after a help text
             sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+        code = done
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
     except MedsaError as error:
         print(f"{program}: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        # Python flushes once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"{program}: {place}{error.strerror or error}", file=sys.stderr)
-    return 1
+        # a broken pipe may also be a connection, or one to a child
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            print_to_nobody()
+        else:
+            place = f"{error.filename}: " if error.filename else ""
+            print(f"{program}: {place}{error.strerror or error}", file=sys.stderr)
+    return code if is_flushed() else code or 1
+
+
+def open_streams() -> None:
+    """Where the process was started with a closed stream (`>&-`), make it one that goes nowhere.
+
+    Otherwise the next file to be opened would get its number, and what a child prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody can read the output any more: it is a pipe whose other end is closed."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except ValueError:  # it is no file
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(0))
+
+
+def is_flushed() -> bool:
+    """Write what waits to the output, or to nobody; whether it was possible."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        print_to_nobody()
+        return False
+    return True
+
+
+def print_to_nobody() -> None:
+    """Let the output go nowhere: Python flushes it once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,15 +17,15 @@ from time import monotonic
 from typing import Protocol
 
 from medsa_model.checkpoint import is_complete
+from medsa_model.command_line import SINKS
 from medsa_model.errors import ConfigError
 from medsa_model.logs import logger
 from medsa_model.report_values import Json
 from medsa_model.shown import clean
 from medsa_model.tracking_points import MAIN, Lines, Note, Point, note_of
 
-SINKS = ("tensorboard", "mlflow")
-"""What `--track` takes; each is also the name of its extra and of the package it needs."""
 ROWS = ("metrics.jsonl", "rows/*/metrics.jsonl", "rows/*/*/metrics.jsonl")
+PIECE = 2**20  # bytes of a file that are read at once
 INTERVAL = 1.0  # seconds between looks at the files
 LONGEST_END = 60.0  # seconds that the end of a run waits for a sink, such as a server that hangs
 
@@ -116,37 +116,45 @@ class Follower:
     read: int = 0  # bytes, to the end of a line
     lines: Lines = field(default_factory=Lines)
 
-    def events(self, ended: bool) -> list[Json]:
-        """What came since the last call: complete lines, and with `ended` also a last one that
-        has everything but its line feed."""
+    def pieces(self, ended: bool) -> Iterator[list[Json]]:
+        """What came since the last call, as much at once as `PIECE` bytes hold.
+
+        These are complete lines, and with `ended` also a last one that has everything but its line
+        feed.
+        """
         with (self.folder / "metrics.jsonl").open("rb") as file:
             file.seek(self.read)
-            content = file.read()
-        *complete, rest = content.split(b"\n")
-        self.read += len(content) - len(rest)
-        events = []
-        for line in (*complete, rest) if ended else complete:
-            try:
-                event = json.loads(line)
-            except ValueError:  # torn by a crash
-                continue
-            if isinstance(event, dict):
-                events.append(event)
-        return events
+            rest = b""
+            while piece := file.read(PIECE):
+                *complete, rest = (rest + piece).split(b"\n")
+                self.read = file.tell() - len(rest)
+                yield events_of(complete)
+        if ended and rest:
+            yield events_of([rest])
 
     def pass_on(self, row: str, sink: Sink, ended: bool) -> None:
         """Give the sink what is new."""
         complete = is_complete(self.folder)  # before reading: then all test scores are there
-        points: list[Point] = []
-        notes: list[Note] = []
-        for event in self.events(ended):
-            points += self.lines.add(event)
-            if note := note_of(event):
-                notes.append(note)
-        if complete:
-            points += self.lines.test_scores()
-        if points or notes:
-            sink.write(row, points, notes)
+        for events in self.pieces(ended):
+            points = [point for event in events for point in self.lines.add(event)]
+            notes = [note for event in events if (note := note_of(event))]
+            if points or notes:
+                sink.write(row, points, notes)
+        if complete and (scores := self.lines.test_scores()):
+            sink.write(row, scores, [])
+
+
+def events_of(lines: Sequence[bytes]) -> list[Json]:
+    """The events of lines; what a crash has torn is left out."""
+    events = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
 
 
 def follow(run: Path, sink: Sink, stop: Event) -> None:

@@ -16,7 +16,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from medsa_model.tracking_points import MAIN, Note, Point, part_of_tag
 
 NAME = "mlflow.json"
 STORE = "mlflow.db"
+LOCK = ".mlflow.lock"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """For a server that does not answer; MLflow's own are minutes."""
 METRICS, PARAMS, LONGEST = 1000, 100, 6000
@@ -62,7 +63,8 @@ class Mlflow:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place / STORE)
         if host := urlsplit(uri).hostname:
             logger.info("--track mlflow: scores and names of sites go to %s", host)
-        with alone(place):
+        server = uri.startswith(("http:", "https:"))
+        with nullcontext() if server else alone(place):
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment = self._experiment(uri, place)
 
@@ -149,13 +151,20 @@ class Mlflow:
 
 @contextmanager
 def alone(place: Path) -> Iterator[None]:
-    """One process at a time: two that make the tables of the same new store break each other."""
-    folder = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    """One process at a time: two that make the tables of the same new store break each other.
+
+    The lock is on a file in `place` that is open for writing, since NFS locks no folder.
+    """
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context((place / LOCK).open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning(
+                "--track mlflow: %s cannot be locked (%s): start runs of one folder one after "
+                "another", LOCK, error.strerror or error,
+            )  # fmt: skip
         yield
-    finally:
-        os.close(folder)
 
 
 def address_of(file: Path) -> str:

@@ -7,8 +7,10 @@ resumed has no point twice. Values are float32, steps are rounds, times those of
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from medsa_model.tracking_points import MAIN, Note, Point
@@ -34,8 +36,11 @@ class TensorBoard:
                 text = (self.run / CONFIG).read_text(encoding="utf-8")
                 self.writers[row].add_text(CONFIG, as_it_stands(text), 0)
         writer = self.writers[row]
-        for tag, step, value, time in points:
-            writer.add_scalar(tag, value, step, time)
+        # TensorBoard opens its file for every record: those of one moment share one
+        for (step, time), several in groupby(sorted(points, key=moment), moment):
+            values = [Summary.Value(tag=each.tag, simple_value=each.value) for each in several]
+            record = Summary(value=values)
+            writer.file_writer.add_summary(record, step, time)  # type: ignore[attr-defined]
         for kind, step, text, time in notes:
             writer.add_text(f"notes/{kind}", as_it_stands(text), step, time)
         writer.flush()
@@ -44,6 +49,11 @@ class TensorBoard:
         """Close the files."""
         for writer in self.writers.values():
             writer.close()
+
+
+def moment(point: Point) -> tuple[int, float]:
+    """Round and time of a point."""
+    return point.step, point.time
 
 
 def as_it_stands(text: str) -> str:

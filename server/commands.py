@@ -25,6 +25,7 @@ from server.coordinate import Interrupted, QuorumMissed, coordinate
 from server.directory import choose_directory
 from server.kit import kits_of_another_run
 from server.page import read_address
+from server.page_serving import check_address
 from server.provision import provision
 from server.queue_of_runs import submit
 from server.revoked import admitted, revoke
@@ -102,6 +103,8 @@ def run_study(federation: Federation, config: RunConfig, options: argparse.Names
             "kits were made for a run with other settings: %s. Sites that list that run will "
             "refuse this one: tell them, or set it back", ", ".join(changed),
         )  # fmt: skip
+    if page:
+        check_address(*page)  # before there is a run directory, which the next try would meet
     run = choose_directory(config, federation.runs, options.out, options.resume)
     readmit(run, options.readmit)
     study = [*options.override, *(["--run", str(options.run)] if options.run else [])]

@@ -12,23 +12,27 @@ and nothing may be embedded or read from elsewhere. The page itself loads nothin
 
 import base64
 import hashlib
+import ipaddress
+import json
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import medsa_model
 from medsa_model.errors import ConfigError
 from medsa_model.logs import logger
+from medsa_model.report_values import Json
 from server.config import Federation, is_loopback
 from server.page_state import PageState
 
@@ -42,6 +46,8 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(:\d+)?")
+"""What a browser asks for: a name or an address, and perhaps a port."""
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 UNKNOWN = "the coordinator cannot tell what it is at; its log says why, and its run goes on"
 
@@ -61,36 +67,47 @@ def read_address(text: str) -> tuple[str, int]:
 
 
 def known_hosts(host: str, federation: Federation) -> list[str]:
-    """Names that a browser may ask for when the page listens at `host`."""
+    """Names that a browser may ask for when the page listens at `host`, see `plain_host`."""
     names = {host, "localhost"}
     if is_loopback(host):
         names |= {"127.0.0.1", "::1"}
     else:
         names |= {federation.address.host, *federation.address.also, socket.gethostname()}
-    # a * would be a pattern
-    return sorted(f"[{name}]" if ":" in name else name for name in names if "*" not in name)
+    return sorted({plain_host(name) for name in names})
+
+
+def plain_host(name: str) -> str:
+    """A host name in lower case, or an IP address as it is commonly written, IPv6 in brackets."""
+    try:
+        address = ipaddress.ip_address(name.strip("[]") if ":" in name else name)
+    except ValueError:
+        return name.lower()
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def make_app(state: PageState, hosts: Sequence[str]) -> Starlette:
-    """The ASGI application; `hosts` are the names that it answers to, IPv6 in brackets."""
+    """The ASGI application; `hosts` are the names that it answers to, see `plain_host`."""
     page = Page(state)
     routes = [Route("/", page.html), Route("/state.json", page.json)]
-    middleware = [Middleware(SafetyHeaders), Middleware(HostNames, allowed_hosts=hosts)]
+    middleware = [Middleware(SafetyHeaders), Middleware(HostNames, hosts=hosts)]
     app = Starlette(routes=routes, middleware=middleware)
     app.router.redirect_slashes = False
     return app
 
 
-class HostNames(TrustedHostMiddleware):
-    """Starlette's, for IPv6 addresses too: it cuts a host name at its first colon."""
+class HostNames:
+    """Lets those through who ask for one of `hosts`; Starlette's own does not know IPv6."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self.hosts = app, frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 400 to whoever asks for another host."""
-        host = Headers(scope=scope).get("host", "")
-        if host.startswith("[") and host.partition("]")[0] + "]" in self.allowed_hosts:
+        asked = HOST.fullmatch(Headers(scope=scope).get("host", ""))
+        if asked and plain_host(asked[1]) in self.hosts:
             await self.app(scope, receive, send)
-            return
-        await super().__call__(scope, receive, send)
+        else:
+            await PlainTextResponse("there is no such host here", 400)(scope, receive, send)
 
 
 class SafetyHeaders:
@@ -117,10 +134,15 @@ class SafetyHeaders:
 
 
 class Page:
-    """The two answers. They are computed in threads of the server, not where it listens."""
+    """The two answers. They are computed in threads of the server, not where it listens.
+
+    However many ask, each is written once of a state, which `PageState` keeps for a short time.
+    """
 
     def __init__(self, state: PageState) -> None:
         self.state = state
+        self.lock = Lock()
+        self.written: dict[Callable[[Json], bytes], tuple[Json, bytes]] = {}
         self.told: set[str] = set()
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -137,21 +159,27 @@ class Page:
 
     def html(self, request: Request) -> Response:
         """The page as it is at this moment."""
-        try:
-            content = self.template.render(
-                state=self.state.state(), style=self.style, script=self.script
-            )
-        except Exception as error:
-            return self._unknown(error)
-        headers = {"content-security-policy": self.policy}
-        return Response(content.encode("utf-8", "replace"), headers=headers, media_type="text/html")
+        return self._answer(self._as_html, "text/html", self.policy)
 
     def json(self, request: Request) -> Response:
         """The state as data."""
+        return self._answer(as_json, "application/json", NOTHING)
+
+    def _answer(self, write: Callable[[Json], bytes], kind: str, policy: str) -> Response:
         try:
-            return JSONResponse(self.state.state(), headers={"content-security-policy": NOTHING})
+            state = self.state.state()
+            with self.lock:
+                before, content = self.written.get(write, (None, b""))
+                if before is not state:
+                    content = write(state)
+                    self.written[write] = state, content
         except Exception as error:
             return self._unknown(error)
+        return Response(content, headers={"content-security-policy": policy}, media_type=kind)
+
+    def _as_html(self, state: Json) -> bytes:
+        content = self.template.render(state=state, style=self.style, script=self.script)
+        return content.encode("utf-8", "replace")
 
     def _unknown(self, error: Exception) -> Response:
         """Whatever goes wrong here concerns the page alone; each kind is logged once."""
@@ -160,6 +188,11 @@ class Page:
             self.told.add(kind)
             logger.warning("the live page cannot be shown (%s); the run goes on", kind)
         return JSONResponse({"problem": UNKNOWN}, 500)
+
+
+def as_json(state: Json) -> bytes:
+    """ASCII, since a damaged line can hold a surrogate that UTF-8 does not know."""
+    return json.dumps(state, allow_nan=False).encode("ascii")
 
 
 def _sha256(text: str) -> str:

@@ -42,7 +42,9 @@ class PageState:
 
     def begin(self, config: RunConfig, run: Path) -> None:
         """A run is begun, or gone on with."""
-        self.stage = Stage(config, run, datetime.now(UTC))
+        now = datetime.now(UTC)
+        whole = now.microsecond // 1000 * 1000  # as entries of the audit log have their time
+        self.stage = Stage(config, run, now.replace(microsecond=whole))
 
     def end(self, words: str = "", well: bool = False) -> None:
         """The run has ended; the first word on it counts."""

@@ -203,6 +203,35 @@ def test_a_reader_that_goes_away_is_no_complaint():
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+CLOSED = """
+import os, subprocess, sys
+from medsa_model.command_line import run_command
+
+def command():
+    with open(sys.argv[1], "w") as file:
+        print("to the output")
+        print("to the log", file=sys.stderr)
+        subprocess.run(["sh", "-c", "echo of a child; echo of a child >&2"])
+        file.write("to the file")
+    return 7
+
+raise SystemExit(run_command("it", command))
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_complaint_and_are_mixed_with_no_file(closed, tmp_path):
+    """A file that is opened would get the number of the output, and what a child prints."""
+    place = tmp_path / "file"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", CLOSED, str(place)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 7 and place.read_text() == "to the file"
+    assert done.stdout == ("to the output\nof a child\n" if closed == "2>&-" else "")
+    assert done.stderr == ("to the log\nof a child\n" if closed == ">&-" else "")
+
+
 def test_help_needs_none_of_the_heavy_libraries():
     """They take seconds to import."""
     modules = sorted({target.split(":")[0] for target in PROGRAMS.values()})

@@ -114,6 +114,41 @@ def test_a_line_torn_by_a_crash_is_left_out(tmp_path, sink):
     assert losses(sink) == [(1, 0.5)]
 
 
+def test_a_long_file_is_read_in_pieces(tmp_path, monkeypatch):
+    """Each piece goes on before the next one is read; lines are whole, also one of several."""
+    monkeypatch.setattr(tracking, "PIECE", 500)
+    for number in range(1, 40):
+        write_round(tmp_path, number, number / 64)
+    append_metrics(tmp_path, "rejected", round=40, site="a", reason="x" * 2000, what="update")
+    write_round(tmp_path, 40, 40 / 64)
+    events = tracking.events_of
+    most, sink = [], Recorder()
+    monkeypatch.setattr(
+        tracking, "events_of", lambda lines: most.append(len(b"".join(lines))) or events(lines)
+    )
+    follower = tracking.Follower(tmp_path)
+    follower.pass_on("federated", sink, ended=False)
+    assert losses(sink) == [(n, n / 64) for n in range(1, 41)] and len(sink.notes) == 1
+    assert sink.writes > 10 and sorted(most)[-2] <= 1000
+    follower.pass_on("federated", sink, ended=True)
+    assert len(losses(sink)) == 40
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_test_scores_wait_for_the_end_of_the_run(ended, tmp_path):
+    """Those of a run that was interrupted while it scored may be others in the end."""
+    sink, follower = Recorder(), tracking.Follower(tmp_path)
+    scores = {"round": 2, "part": "test", "prompt": "click", "cases": 1}
+    append_metrics(tmp_path, "evaluate", site="a", dice=0.25, **scores)
+    follower.pass_on("federated", sink, ended)
+    assert sink.points == []
+    append_metrics(tmp_path, "evaluate", site="a", dice=0.5, **scores)
+    (tmp_path / "final").touch()
+    follower.pass_on("federated", sink, ended)
+    assert ("federated", "test/dice/click/a", 2, 0.5) in sink.points
+    assert {point[3] for point in sink.points} == {0.5}
+
+
 def test_a_sink_that_breaks_in_mid_run_is_dropped_with_one_warning(tmp_path, monkeypatch, log):
     """The run and the other sink do not notice."""
     sinks = {"tensorboard": Recorder(breaks_after=1), "mlflow": Recorder()}

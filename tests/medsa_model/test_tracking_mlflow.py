@@ -1,5 +1,7 @@
 """A real MLflow store in a SQLite file, read back with MLflow's client."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +17,7 @@ from medsa_model import tracking
 from medsa_model.config import RunConfig
 from medsa_model.logs import append_metrics
 from medsa_model.tracking import tracked
-from medsa_model.tracking_mlflow import LONGEST, address_of, settings
+from medsa_model.tracking_mlflow import LOCK, LONGEST, address_of, alone, settings
 from medsa_model.tracking_points import part_of_tag
 
 CONFIG = {
@@ -92,6 +94,32 @@ def test_mlflow_reports_to_nobody():
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
+def test_one_process_at_a_time_has_the_lock(tmp_path):
+    """It is on a file that is open for writing: NFS locks nothing else."""
+    with alone(tmp_path), (tmp_path / LOCK).open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / LOCK).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("fault", ["no locks", "no file"])
+def test_without_a_lock_it_goes_on_with_a_warning(fault, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tracking.logger, "propagate", True)
+    if fault == "no locks":
+
+        def flock(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+    went_on = []
+    with alone(tmp_path / ("gone" if fault == "no file" else "")):
+        went_on.append(1)
+    assert went_on and "start runs of one folder one after another" in caplog.text
+    with pytest.raises(ConnectionError), alone(tmp_path):  # what goes wrong inside goes its way
+        raise ConnectionError
+
+
 @with_mlflow
 def test_a_run_is_continued_and_no_point_is_there_twice(run, caplog):
     """Interrupted in its third round, resumed, and scored again once it was complete."""
@@ -130,7 +158,9 @@ def test_a_run_is_continued_and_no_point_is_there_twice(run, caplog):
     (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
     assert len(client.search_runs([experiment.experiment_id])) == 2
     assert {path.name for path in run.parent.parent.iterdir()} == {run.parent.name}
-    assert {path.name for path in run.parent.iterdir()} == {"run", "mlflow.db"}
+    assert {path.name for path in run.parent.iterdir()} == {
+        "run", "mlflow.db", ".mlflow.lock",
+    }  # fmt: skip
 
 
 @with_mlflow

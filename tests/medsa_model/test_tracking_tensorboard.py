@@ -5,8 +5,10 @@ import pytest
 from medsa_model import tracking
 from medsa_model.logs import append_metrics, read_metrics
 from medsa_model.tracking import tracked
+from medsa_model.tracking_points import Point
 
 reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
 
 
 def read(run, row: str = "federated"):
@@ -57,6 +59,22 @@ def test_values_steps_and_times_are_those_of_metrics_jsonl(run):
     tags = accumulator.Tags()["scalars"]
     assert {tag.count("/") for tag in tags if tag.startswith("train/")} == {2}
     assert [each.value for each in accumulator.Scalars("round/seconds")] == [2.5, 2.5]
+
+
+def test_records_are_few(tmp_path):
+    """TensorBoard opens its file for each of them, so that a long run would take minutes."""
+    sink = tracking.open_sink("tensorboard", tmp_path)
+    points = [Point(f"train/loss/{n}", turn, n, 10.0 * turn) for n in range(50) for turn in (1, 2)]
+    sink.write("federated", points, [])
+    sink.close([])
+    (file,) = (tmp_path / "tensorboard" / "federated").iterdir()
+    records = [*loader.LegacyEventFileLoader(str(file)).Load()]
+    assert [len(record.summary.value) for record in records] == [0, 50, 50]
+    for n in (0, 49):
+        found = read(tmp_path).Scalars(f"train/loss/{n}")
+        assert [(each.step, each.value, each.wall_time) for each in found] == [
+            (1, n, 10.0), (2, n, 20.0),
+        ]  # fmt: skip
 
 
 def test_rejections_and_settings_are_texts_as_they_stand(run):

@@ -1,6 +1,7 @@
 """The command line of the coordinator: what it prints is what was meant."""
 
 import shlex
+import socket
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -8,7 +9,7 @@ import pytest
 
 from medsa_model.errors import ConfigError
 from medsa_model.logs import append_metrics
-from server import commands
+from server import commands, page_serving
 from server.cli import main as flower_server
 from server.cli import make_parsers
 from server.coordinate import Interrupted, QuorumMissed
@@ -32,6 +33,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "admitted", lambda federation: federation.sites)
     monkeypatch.setattr(commands, "coordinate", coordinate := Mock(return_value=0))
     monkeypatch.setattr(commands, "check_sinks", lambda sinks: None)
+    monkeypatch.setattr(commands, "check_address", lambda host, port: None)
     return coordinate
 
 
@@ -82,6 +84,29 @@ def test_what_cannot_be_watched_is_told_before_the_run_directory(
     assert start(tmp_path / "run", *words) == 1
     assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert not study.called
+
+
+def test_a_port_that_is_taken_leaves_no_run_directory(study, tmp_path, monkeypatch, capsys):
+    """With the same words and a free port the next try starts."""
+    monkeypatch.setattr(commands, "check_address", page_serving.check_address)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        page = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert start(tmp_path / "run", "--page", page) == 1
+        assert f"--page: cannot listen at {page}" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists() and not study.called
+        assert start(tmp_path / "run", "--page", page, "quorum=9", "rounds=no") == 1
+        assert "--page" not in capsys.readouterr().err  # wrong settings are told before
+    assert start(tmp_path / "run", "--page", page) == 0 and study.called
+
+
+@pytest.mark.parametrize("words", ["status", "--verbose status", "audit verify --hash 0f"])
+def test_a_command_that_does_not_come_first_is_wrong_usage(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        flower_server(["--config", str(CONFIG), *words.split()])
+    assert end.value.code == 2
+    command = words.removeprefix("--verbose ").split()[0]
+    told = capsys.readouterr().err
+    assert f"the command comes first: flower-server {command} ..." in told
 
 
 def test_a_report_is_written_of_a_run_directory_and_of_nothing_else(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from medsa_model.errors import ConfigError
-from server.page import known_hosts, make_app, read_address
+from server import page, page_state
+from server.page import as_json, known_hosts, make_app, read_address
 from tests.server.page_run import RecordedRun
 
 HOSTILE = "<script>alert(1)</script>"
@@ -76,6 +77,9 @@ def test_two_addresses_can_be_read_and_nothing_can_be_changed(run):
         ("127.0.0.1:8080", 200), ("localhost", 200), ("localhost:9", 200), ("[::1]:8080", 200),
         ("evil.example", 400), ("evil.example:8080", 400), ("127.0.0.1.evil.example", 400),
         ("", 400), ("[::2]:8080", 400), ("[", 400), ("coordinator.example", 400),
+        ("LocalHost:8080", 200), ("[0:0::1]", 200), ("[::1", 400), ("[::1]evil.example", 400),
+        ("::1", 400), ("[127.0.0.1]", 400), ("localhost:", 400), ("localhost:8080:80", 400),
+        ("localhost:evil.example", 400), ("*", 400),
     ],
 )  # fmt: skip
 def test_another_host_name_is_refused(run, host, status):
@@ -85,9 +89,18 @@ def test_another_host_name_is_refused(run, host, status):
 
 
 def test_at_an_address_for_others_the_names_of_the_machine_are_known(run):
+    address = run.federation.address.model_copy(
+        update={"host": "Coordinator.Example", "also": ("*", "*.example", "2001:DB8:0:0::1")}
+    )
+    run.federation = run.federation.model_copy(update={"address": address})
     hosts = known_hosts("0.0.0.0", run.federation)
     assert {"0.0.0.0", "localhost", "coordinator.example"} <= set(hosts)
-    assert "*" not in "".join(hosts)
+    run.app = make_app(run.state, hosts)
+    for host in ("coordinator.example", "COORDINATOR.example:80", "[2001:db8::1]:8080"):
+        assert ask(run, "/state.json", host=host).status_code == 200
+    for host in ("evil.example", "127.0.0.2", "[2001:db8::2]"):  # a * is no pattern
+        assert ask(run, "/state.json", host=host).status_code == 400
+    assert known_hosts("0:0::1", run.federation) == ["127.0.0.1", "[::1]", "localhost"]
 
 
 @pytest.mark.parametrize("path", ["/", "/state.json", "/nothing"])
@@ -110,9 +123,9 @@ def test_texts_of_others_are_texts(run):
     run.ask(1, "train", HOSTILE)
     run.train(1, HOSTILE, 0.5)
     run.note("rejected", round=1, site=HOSTILE, code="NORM", reason=f'"{HOSTILE}', what="update")
-    page = ask(run, "/").text
-    assert HOSTILE not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
-    assert page.count("<script") == 1
+    text = ask(run, "/").text
+    assert HOSTILE not in text and text.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    assert text.count("<script") == 1
     state = ask(run, "/state.json")
     assert state.headers["content-type"] == "application/json"
     assert state.json()["sites"][-1]["name"] == HOSTILE
@@ -122,15 +135,15 @@ def test_the_page_is_whole_without_a_script(run):
     run.state.begin(run.config, run.place)
     run.start()
     run.whole_round(1)
-    page = ask(run, "/").text
+    shown = ask(run, "/").text
     state = ask(run, "/state.json").json()
     for text in [state["words"], state["progress"], *(site["name"] for site in state["sites"]),
                  *(event["text"] for event in state["events"])]:  # fmt: skip
-        assert text in page
+        assert text in shown
     paths = [line["path"] for chart in state["charts"] for line in chart["lines"]]
-    assert len(paths) == 7 and all(path in page for path in paths)  # three sites twice, one mean
-    assert '<noscript><meta http-equiv="refresh"' in page
-    assert not re.search(r'(src|href|action)="', page) and ' style="' not in page
+    assert len(paths) == 7 and all(path in shown for path in paths)  # three sites twice, one mean
+    assert '<noscript><meta http-equiv="refresh"' in shown
+    assert not re.search(r'(src|href|action)="', shown) and ' style="' not in shown
 
 
 def test_nothing_that_others_should_not_know(run):
@@ -175,3 +188,39 @@ def test_the_state_is_strict_json(run):
         raise AssertionError(text)
 
     json.loads(ask(run, "/state.json").text, parse_constant=refuse)
+
+
+def test_a_damaged_line_leaves_page_and_state_readable(run):
+    """A lone surrogate is JSON, and no text that can be sent."""
+    run.state.begin(run.config, run.place)
+    (run.place / "metrics.jsonl").write_text(
+        '{"event": "rejected", "site": "north", "round": 1, "reason": "lone \\ud800"}\n'
+    )
+    assert "lone ?" in ask(run, "/").text
+    answer = ask(run, "/state.json")
+    assert answer.status_code == 200 and answer.json()["rejected"][0][2] == "lone \ud800"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_json({"loss": float("nan")})
+
+
+def test_many_readers_cost_no_more_than_one(run, monkeypatch):
+    """A state is computed once, and each answer is written once of it, until it is old."""
+    run.state.begin(run.config, run.place)
+    computed, written = [], []
+    compute, write = run.state._compute, page.Page._as_html
+    monkeypatch.setattr(run.state, "_compute", lambda s: computed.append(1) or compute(s))
+    monkeypatch.setattr(page.Page, "_as_html", lambda s, v: written.append(1) or write(s, v))
+    monkeypatch.setattr(page, "as_json", lambda v: written.append(2) or b"{}")
+    clock = [100.0]
+    monkeypatch.setattr(page_state.time, "monotonic", lambda: clock[0])
+
+    def all_ask() -> tuple[int, list[int]]:
+        answers = {(path, ask(run, path).text) for _ in range(5) for path in ("/", "/state.json")}
+        assert len(answers) == 2
+        return len(computed), written
+
+    assert all_ask() == (1, [1, 2])
+    clock[0] += page_state.FRESH + 0.01
+    assert all_ask() == (2, [1, 2, 1, 2])
+    run.state.end("over")  # is told at once
+    assert all_ask() == (3, [1, 2, 1, 2, 1, 2])

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from threading import Thread
 from types import SimpleNamespace
 
@@ -52,6 +52,70 @@ def test_a_port_that_is_taken_is_told_before_anything_begins(run):
             open_page(run.state, ("127.0.0.1", port)),
         ):
             raise AssertionError("the run has begun")
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has ended a connection; `False` when it has not within a second."""
+    connection.settimeout(1)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_connections_of_one_address_are_few_and_others_still_get_the_page(run, monkeypatch):
+    """The surplus is closed, and not kept open with an answer."""
+    monkeypatch.setattr(page_serving, "PER_ADDRESS", 3)
+    address = ("127.0.0.1", free_port())
+    with ExitStack() as opened:
+        opened.enter_context(open_page(run.state, address))
+        few = [opened.enter_context(socket.create_connection(address)) for _ in range(3)]
+        more = [opened.enter_context(socket.create_connection(address)) for _ in range(4)]
+        assert all(map(is_closed, more))
+        url = f"http://127.0.0.1:{address[1]}/state.json"
+        elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(transport=elsewhere) as other:
+            assert other.get(url).status_code == 200
+        few.pop().close()
+        assert one_of_more(lambda: httpx.get(url)).status_code == 200
+        few[0].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert few[0].recv(12) == b"HTTP/1.1 200"
+        run.state.asked = float("-inf")
+
+
+def one_of_more(ask):
+    """The first answer; that a connection was closed is noticed a moment later."""
+    for _ in range(50):
+        with suppress(httpx.TransportError):
+            return ask()
+        time.sleep(0.02)
+    raise AssertionError("no answer")
+
+
+def test_connections_of_all_addresses_together_are_limited(run, monkeypatch):
+    monkeypatch.setattr(page_serving, "CONNECTIONS", 2)
+    port = free_port()
+    with ExitStack() as opened:
+        opened.enter_context(open_page(run.state, ("127.0.0.1", port)))
+        made = [
+            opened.enter_context(
+                socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{n}", 0))
+            )
+            for n in range(2, 6)
+        ]
+        assert all(map(is_closed, made[2:]))
+        made[0].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert made[0].recv(12) == b"HTTP/1.1 200"
+        run.state.asked = float("-inf")
+
+
+def test_a_connection_without_a_request_is_closed(run, monkeypatch):
+    monkeypatch.setattr(page_serving, "HEAD", 0.05)
+    address = ("127.0.0.1", free_port())
+    with open_page(run.state, address), socket.create_connection(address) as silent:
+        assert is_closed(silent)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 import json
 import os
+import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Event
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
-from medsa_model import figures
-from server import page_curves, page_nodes
+from medsa_model import audit_lines, figures
+from server import page_curves, page_nodes, page_state
 from server.flower_private import NodeRow
 from server.page_lines import GrowingLines
 from server.page_nodes import Nodes
@@ -116,6 +120,7 @@ def test_answers_that_are_not_used_and_a_repeated_round(run):
     assert state["words"].startswith("Round 1 of 4 is repeated since ") and state["mood"] == "open"
     assert cells(run, "south")["What it does"] == "training, round 1"
     assert cells(run, "west")["What it does"] == "update of round 1 delivered"
+    assert "updates of 1 of 3 sites are here" in state["detail"]  # of all that were ever asked
     assert state["rejected"] == [["1", "north", "over its limit", "update", "OVER_LIMIT"]]
     told = {event["text"]: event["kind"] for event in state["events"]}
     assert told["Round 1: update of north not used: over its limit (OVER_LIMIT)"] == "trouble"
@@ -145,12 +150,25 @@ def test_what_an_earlier_process_asked_for_is_over(run):
     run.whole_round(1)
     run.ask(2, "train")
     run.online = [*run.sites]
+    time.sleep(0.002)  # times of the log are whole milliseconds
     run.state.begin(run.config, run.place)
     assert words(run).startswith("All sites are connected")
     row = cells(run, "north")
     assert row["What it does"] == "idle" and row["Loss"] == "0.900"
     run.start(after=1)
     assert run.state.state()["events"][3]["text"] == "The run goes on after round 1"
+
+
+def test_an_entry_of_the_same_millisecond_belongs_to_the_run(run, monkeypatch):
+    """The audit log tells no shorter times."""
+    begun = datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC)
+    clock = Mock(wraps=datetime, now=lambda zone=None: begun)
+    with monkeypatch.context() as patched:
+        patched.setattr(page_state, "datetime", clock)
+        patched.setattr(audit_lines, "datetime", clock)
+        run.state.begin(run.config, run.place)
+        run.start()
+    assert words(run) == "The sites introduce themselves"
 
 
 def test_a_run_that_ends_early_says_so(run):
@@ -247,6 +265,42 @@ def test_the_superlink_is_asked_seldom_and_may_fail(monkeypatch):
     clock[0] += 2.1
     nodes.latest(None)
     assert len(asked) == 2
+
+
+def test_of_any_error_who_is_connected_is_told_as_of_before(monkeypatch):
+    """A protocol that changed is no reason to call sites connected for good."""
+
+    def control(link):
+        raise KeyError("status")
+
+    monkeypatch.setattr(page_nodes, "control", control)
+    nodes = Nodes()
+    assert nodes.latest(7) == {} and not nodes.answers
+
+
+def test_a_superlink_that_hangs_is_asked_by_one_thread_alone(monkeypatch):
+    asked: list[int] = []
+    clock, let_go = [100.0], Event()
+
+    @contextmanager
+    def control(link):
+        asked.append(link)
+        let_go.wait(10)
+        yield
+
+    monkeypatch.setattr(page_nodes, "control", control)
+    monkeypatch.setattr(page_nodes, "list_nodes", lambda client: [])
+    monkeypatch.setattr(page_nodes, "PATIENCE", 0.01)
+    monkeypatch.setattr(page_nodes.time, "monotonic", lambda: clock[0])
+    nodes = Nodes()
+    for _ in range(4):
+        nodes.latest(7)
+        clock[0] += 2 * page_nodes.EVERY
+    assert asked == [7]
+    let_go.set()
+    nodes.thread.join()
+    nodes.latest(7)
+    assert asked == [7, 7]
 
 
 @pytest.mark.parametrize(
