@@ -10,6 +10,9 @@ Here are the words it understands; what it does is in `predict/run.py`.
 import argparse
 import math
 import os
+import re
+import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -70,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse_and_run(arguments: list[str] | None) -> int:
     """Understand the words, and do what they say."""
     parser = prediction_parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(joined(sys.argv[1:] if arguments is None else arguments))
     options.marks = options.marks or []
     given = {"--click, --not or --box": options.marks, "--prompts": options.prompts,
              "--rough": options.rough}  # fmt: skip
@@ -82,6 +85,18 @@ def parse_and_run(arguments: list[str] | None) -> int:
     from medsa_model.predict.run import run_prediction  # takes seconds
 
     return run_prediction(options)
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """`--click -5,3` as `--click=-5,3`: else it would be taken for an option, and not be told that
+    numbers start at 0."""
+    result: list[str] = []
+    for word in words:
+        if result and result[-1] in {f"--{mark}" for mark in MARKS} and re.match(r"-[\d.]", word):
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
 
 
 def prediction_parser() -> argparse.ArgumentParser:

@@ -107,12 +107,18 @@ def pixel_mm2(geometry: Geometry) -> float:
     return float(np.linalg.norm(np.cross(rows, columns)))
 
 
+def _told(value: object) -> object:
+    """A number with six digits that count and no exponent, which not every program reads."""
+    if isinstance(value, float):
+        return np.format_float_positional(value, precision=6, fractional=False, trim="-")
+    return "" if value is None else value
+
+
 def volumes_csv(sizes: Iterable[Size]) -> bytes:
     """The lines of `volumes.csv`; what is not known stays empty."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Size.__dataclass_fields__)
     for size in sizes:
-        values = (f"{each:.6g}" if isinstance(each, float) else each for each in astuple(size))
-        writer.writerow("" if each is None else each for each in values)
+        writer.writerow(_told(each) for each in astuple(size))
     return text.getvalue().encode()

@@ -23,7 +23,13 @@ from medsa_model.predict.asked import choose_structures, untrained
 from medsa_model.predict.case import Answer, Request, segment_case
 from medsa_model.predict.facts import facts_of, round_of
 from medsa_model.predict.failures import told
-from medsa_model.predict.inputs import Found, find_inputs, listed, masks_of_cases
+from medsa_model.predict.inputs import (
+    Found,
+    find_inputs,
+    find_masks,
+    listed,
+    masks_of_cases,
+)
 from medsa_model.predict.marks import marks_of_command, marks_of_file
 from medsa_model.predict.out_folder import choose_folder, remove_drafts
 from medsa_model.predict.page import write_page
@@ -121,7 +127,12 @@ def requests_of(options: argparse.Namespace, task: Task, found: Found) -> dict[s
         marks, lacking = marks_of_file(options.prompts, task, structures, cases)
     elif options.rough:
         rough = masks_of_cases(options.rough, "--rough", cases)
-        lacking = {case: "--rough has no mask with its name" for case in cases if case not in rough}
+        there = listed(sorted(find_masks(options.rough, "--rough")))
+        lacking = {
+            case: f"--rough has no mask with its name; masks there: {there}"
+            for case in cases
+            if case not in rough
+        }
         if "box" not in task.prompts:
             logger.warning(
                 "the adapter was not trained on boxes (but on %s), which --rough gives: look at "

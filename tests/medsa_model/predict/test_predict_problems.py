@@ -229,3 +229,23 @@ def test_an_interruption_leaves_what_was_written(several, inputs, tmp_path, caps
     facts = json.loads((out / "prediction.json").read_text())
     assert list(facts["cases"]) == ["a"] and not facts["complete"]
     assert (out / "masks/a.png").exists() and (out / "volumes.csv").exists()
+
+
+def test_numbers_below_zero_are_outside_and_no_options(lesion, inputs, tmp_path, capsys):
+    for words in (("--click", "-5,3"), ("--click=-5,3",), ("--box", "-2,1,5,5")):
+        assert predict(lesion, inputs / "a.png", tmp_path / "out", *words) == 1
+        assert "lies outside of the image" in capsys.readouterr().err
+
+
+def test_a_case_without_a_rough_mask_is_told_which_names_there_are(
+    lesion, inputs, tmp_path, capsys
+):
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    for name in ("a.png", "b_segmentation.png"):
+        Image.fromarray(255 * disc().astype(np.uint8)).save(drawn / name)
+    out = tmp_path / "out"
+    assert predict(lesion, inputs, out, "--rough", str(drawn), "--no-overlays") == 1
+    said = capsys.readouterr().err
+    assert "case b: --rough has no mask with its name; masks there: a, b_segmentation" in said
+    assert [path.name for path in (out / "masks").iterdir()] == ["a.png"]

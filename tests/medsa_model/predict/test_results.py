@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medsa_model.data.geometry import Geometry
-from medsa_model.predict.results import sizes_of
+from medsa_model.predict.results import Size, sizes_of, volumes_csv
 
 
 def test_the_area_of_a_sheared_slice_is_that_of_parallelograms():
@@ -17,3 +17,12 @@ def test_the_area_of_a_sheared_slice_is_that_of_parallelograms():
     cosine = side @ other / np.linalg.norm(side) / np.linalg.norm(other)
     pixel = np.linalg.norm(side) * np.linalg.norm(other) * np.sin(np.arccos(cosine))
     assert size.area_mm2 == pytest.approx(35 * pixel) and abs(cosine) > 0.3
+
+
+def test_numbers_have_no_exponent_and_six_digits():
+    size = Size("a", "liver", 79926, 22528.123456, 1213876.54, 46, "by name")
+    assert volumes_csv([size]).decode().splitlines()[1] == (
+        "a,liver,79926,22528.1,1213880,46,by name"
+    )
+    size = Size("a", "liver", 1, 0.000012345678, None, None, "by name")
+    assert volumes_csv([size]).decode().splitlines()[1] == "a,liver,1,0.0000123457,,,by name"
