@@ -17,11 +17,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from medsa_model.figures import GREY, STYLE, WIDTH, picture_of, plain
+from medsa_model.figures import GREY, MIDDLE, STYLE, WIDTH, name_lines, picture_of
 from medsa_model.report_timeline import Timeline, Turn
 
 MOST_ROUNDS = 150  # the last ones are shown
 CELL = (0.9, 0.66)  # rounds, sites
+LOW_CELL = (0.9, 0.46)  # in a narrow figure, below the name of its site
 BLUE, LIGHT_BLUE = "#0072B2", "#d6e8f4"
 
 
@@ -47,19 +48,22 @@ LOOKS = {
 }
 
 
-def draw_timeline(timeline: Timeline) -> bytes:
-    """The last `MOST_ROUNDS` rounds as SVG; sites from top to bottom."""
+def draw_timeline(timeline: Timeline, width: float = WIDTH) -> bytes:
+    """The last `MOST_ROUNDS` rounds as SVG, `width` inches wide; sites from top to bottom."""
+    wide = width > MIDDLE
+    line = 0.3 if wide else 0.46  # inches
     rounds = list(timeline.rounds[-MOST_ROUNDS:])
     with matplotlib.rc_context(STYLE | {"hatch.linewidth": 0.7}):
-        height = 2.3 + 0.3 * max(2, len(timeline.sites))
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        ratios = [1.0, max(1.0, 0.3 * len(timeline.sites))]
+        handles, names = _legend(timeline, rounds)
+        height = 2.3 + line * max(2, len(timeline.sites)) + (0.0 if wide else 0.19 * len(names))
+        figure = Figure(figsize=(width, height), layout="constrained")
+        ratios = [1.0, max(1.0, line * len(timeline.sites))]
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
         _draw_seconds(above, timeline, rounds)
-        _draw_cells(below, timeline, rounds)
-        handles, names = _legend(timeline, rounds)
-        figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.6,
-                      handlelength=1.8, handler_map={tuple: HandlerTuple()})  # fmt: skip
+        _draw_cells(below, timeline, rounds, width)
+        figure.legend(handles, names, loc="outside lower center", ncols=4 if wide else 1,
+                      columnspacing=1.6, handlelength=1.8,
+                      handler_map={tuple: HandlerTuple()})  # fmt: skip
         return picture_of(figure, "svg")
 
 
@@ -78,8 +82,8 @@ def _draw_seconds(axes: Axes, timeline: Timeline, rounds: list[int]) -> None:
     axes.tick_params(bottom=False)
 
 
-def _draw_cells(axes: Axes, timeline: Timeline, rounds: list[int]) -> None:
-    wide, high = CELL
+def _draw_cells(axes: Axes, timeline: Timeline, rounds: list[int], width: float) -> None:
+    wide, high = CELL if width > MIDDLE else LOW_CELL
     for turn, look in LOOKS.items():
         cells, bars = [], []
         for place, site in enumerate(timeline.sites):
@@ -100,18 +104,17 @@ def _draw_cells(axes: Axes, timeline: Timeline, rounds: list[int]) -> None:
         if turn is Turn.DELIVERED:
             axes.add_collection(PatchCollection(bars, facecolor=BLUE, linewidth=0))
         if look.marker:
-            size = max(2.0, min(7.0, 260 / len(rounds)))  # points; a cell is a little wider
+            size = max(1.0, min(7.0, 26.7 * width / len(rounds)))  # points, less than a cell
             middles = [(cell.get_x() + wide / 2, cell.get_y() + high / 2) for cell in cells]
             x, y = zip(*middles, strict=True)
             axes.plot(x, y, look.marker, color=look.edge, markersize=size, linestyle="")
     axes.set_title("What came of each site in each round")
-    axes.set_yticks(range(len(timeline.sites)), [plain(site) for site in timeline.sites])
-    axes.set_ylim(len(timeline.sites) - 0.45, -0.55)
+    name_lines(axes, timeline.sites, high / 2 + 0.03, width)
+    axes.set_ylim(len(timeline.sites) - 0.45, -0.55 if width > MIDDLE else -0.8)
     axes.set_xlim(min(rounds, default=1) - 0.6, max(rounds, default=1) + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("round")
     axes.grid(visible=False)
-    axes.tick_params(left=False)
     axes.spines["left"].set_visible(False)
 
 

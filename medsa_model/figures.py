@@ -1,5 +1,8 @@
 """Two figures of a report: Dice at each site, and Dice and loss over the rounds.
 
+Each is drawn for a `width` in inches. A narrow one has its parts below each other and its letters
+as large as a wide one: scaled down, a wide figure cannot be read on a telephone.
+
 In the library only this module and `figure_timeline` import matplotlib. Figures are made without
 pyplot, so nothing global is kept and no display is needed. Colours are those of Okabe and Ito, told
 apart by colour-blind readers; markers differ as well, for print without colour.
@@ -42,9 +45,11 @@ ROW_LOOKS: dict[str, dict[str, Any]] = {
     "centralized": {"color": "#009E73", "marker": "^"},
 }
 WIDTH = 9.75  # inches, as wide as the text of the page
+NARROW = 3.73  # inches, as wide as the text on a telephone
+MIDDLE = 6.0  # inches: a figure below it is narrow
 MOST_LETTERS = 28
 MOST_MARKERS = 40
-LEGEND_LETTERS = 130  # in one line of the legend, with the space its lines take
+LEGEND_LETTERS = 13  # in one inch of a line of the legend, with the space its lines take
 
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a site's name may hold a dollar sign
@@ -68,16 +73,26 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw_sites(sites: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> bytes:
+def draw_sites(
+    sites: Sequence[str],
+    rows: Mapping[str, Mapping[str, float]],
+    prompt: str = "",
+    width: float = WIDTH,
+) -> bytes:
     """A dot plot as SVG: one line a site, one marker a row.
 
     Args:
         sites: from top to bottom.
         rows: row -> site -> Dice; a site without a value has no marker, other rows are not drawn.
+        prompt: with which the Dice was reached, for the title; "" when unknown.
+        width: in inches.
     """
+    line = 0.38 if width > MIDDLE else 0.52  # inches
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.38 * max(2, len(sites))), layout="constrained")
+        height = 1.15 + line * max(2, len(sites))
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
+        axes.set_title(f"Test Dice, prompt: {plain(prompt)}" if prompt else "Test Dice")
         for position, site in enumerate(sites):
             values = [row[site] for row in rows.values() if site in row]
             if values:  # the span makes the rows of one site one thing to the eye
@@ -93,18 +108,35 @@ def draw_sites(sites: Sequence[str], rows: Mapping[str, Mapping[str, float]]) ->
             x = [value for value, _ in known]
             y = [position + _apart(number, len(shown)) for _, position in known]
             axes.scatter(x, y, s=52, edgecolor="white", label=label(name), **ROW_LOOKS[name])
-        axes.set_yticks(range(len(sites)), [plain(site) for site in sites])
-        axes.set_ylim(len(sites) - 0.4, -0.6)
+        name_lines(axes, sites, 0.34, width)
+        axes.set_ylim(len(sites) - 0.4, -0.6 if width > MIDDLE else -0.8)
         axes.grid(axis="y", visible=False)
-        axes.tick_params(left=False)
         axes.set_xlabel("Dice")
         if shown:
-            figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.4)
+            figure.legend(loc="outside upper left", ncols=4 if width > MIDDLE else 2,
+                          handletextpad=0.2, columnspacing=1.4)  # fmt: skip
         return picture_of(figure, "svg")
 
 
+def name_lines(axes: Axes, sites: Sequence[str], above: float, width: float) -> None:
+    """The sites' names beside their lines; in a narrow figure `above` them, in lines."""
+    if width > MIDDLE:
+        axes.set_yticks(range(len(sites)), [plain(site) for site in sites])
+    else:
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        for position, site in enumerate(sites):
+            axes.text(0.0, position - above, plain(site), va="bottom",
+                      transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.tick_params(left=False)
+
+
 def draw_progress(
-    dice: Curves, mean: Mapping[int, float], loss: Curves, picture: Literal["svg", "png"]
+    dice: Curves,
+    mean: Mapping[int, float],
+    loss: Curves,
+    picture: Literal["svg", "png"],
+    width: float = WIDTH,
 ) -> bytes:
     """Dice of each site with the mean, and loss of each site, over the rounds.
 
@@ -113,11 +145,13 @@ def draw_progress(
         mean: Dice over the cases of all sites, by round.
         loss: training loss of each site.
         picture: the format of the returned bytes.
+        width: in inches.
     """
     sites = list(dict.fromkeys([*dice, *loss]))
+    beside = width > MIDDLE
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure = Figure(figsize=(width, 3.9 if beside else 5.8), layout="constrained")
+        left, right = figure.subplots(*((1, 2) if beside else (2, 1)))
         left.set_title("Dice on validation cases")
         right.set_title("Training loss")
         lines = _curves(right, sites, loss) | _curves(left, sites, dice)
@@ -132,10 +166,10 @@ def draw_progress(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if not there:
                 where = {"ha": "center", "va": "center", "transform": axes.transAxes}
-                axes.text(0.5, 0.5, "nothing recorded yet", color=GREY, **where)
+                axes.text(0.5, 0.5, "nothing recorded", color=GREY, **where)
         if entries:
             names, handles = zip(*entries, strict=True)
-            columns = max(2, LEGEND_LETTERS // (max(map(len, names)) + 7))
+            columns = max(2, int(LEGEND_LETTERS * width) // (max(map(len, names)) + 7))
             lines_of_legend = math.ceil(len(names) / columns)
             columns = math.ceil(len(names) / lines_of_legend)  # no line with a single entry
             figure.legend(handles, names, loc="outside lower center", ncols=columns)

@@ -16,8 +16,11 @@ from medsa_model import report_run as runs
 from medsa_model import report_tables as tables
 from medsa_model.errors import CheckpointError
 from medsa_model.figure_timeline import MOST_ROUNDS, draw_timeline
-from medsa_model.figures import draw_progress, draw_sites
+from medsa_model.figures import NARROW, WIDTH, draw_progress, draw_sites
+from medsa_model.report_config import without_places
 from medsa_model.report_costs import costs_of
+from medsa_model.report_curves import curves, validation
+from medsa_model.report_examples import address, examples_of
 from medsa_model.report_federation import cases_table, federation_in_words, scores_by_site_table
 from medsa_model.report_participation import (
     costs_table,
@@ -26,14 +29,14 @@ from medsa_model.report_participation import (
     quarantine_in_words,
     turns_table,
 )
-from medsa_model.report_result import result_in_words
+from medsa_model.report_result import references_in_words, result_in_words
 from medsa_model.report_run import Run, read_run
 from medsa_model.report_structures import structures_table
 from medsa_model.report_timeline import timeline_of
 from medsa_model.report_values import (
+    ROW_LABELS,
     Json,
     in_order,
-    label,
     mapping,
     mean_of,
     number,
@@ -43,7 +46,7 @@ from medsa_model.report_values import (
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+WIDTHS = (WIDTH, NARROW)  # of every figure, for a desk and for a telephone
 
 
 def write_report(run: Path) -> Path:
@@ -61,17 +64,21 @@ def write_report(run: Path) -> Path:
         message = f"{run}: no such run directory; give the one that holds metrics.jsonl"
         raise CheckpointError(message)
     found = read_run(run)
-    dice, mean = runs.validation(found)
-    loss = runs.curves(found.of("train"), "loss")
+    dice, mean = validation(found)
+    loss = curves(found.of("train"), "loss")
     (run / "progress.png").write_bytes(draw_progress(dice, mean, loss, "png"))
-    curves = _address(draw_progress(dice, mean, loss, "svg"), "svg+xml") if dice or loss else ""
+    drawn = (
+        [address(draw_progress(dice, mean, loss, "svg", wide), "svg+xml") for wide in WIDTHS]
+        if dice or loss
+        else []
+    )
     page = run / "report.html"
     # A lone surrogate in a name cannot be encoded; it becomes a character reference.
-    page.write_bytes(_render(found, curves, mean).encode("utf-8", "xmlcharrefreplace"))
+    page.write_bytes(_render(found, drawn, mean).encode("utf-8", "xmlcharrefreplace"))
     return page
 
 
-def _render(run: Run, curves: str, mean: dict[int, float]) -> str:
+def _render(run: Run, drawn: list[str], mean: dict[int, float]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -86,13 +93,19 @@ def _render(run: Run, curves: str, mean: dict[int, float]) -> str:
         style=(TEMPLATES / "report.css").read_text("utf-8"),
         script=script,
         script_hash=f"sha256-{digest}",
-        curves=curves,
+        curves=drawn,
+        validated=bool(mean),
         run=run,
         split=tables.split_table(run.split) if run.split.get("sites") else None,
         cases=cases_table(run.joined) if run.joined and not run.split else None,
         rejected=tables.rejected_table(rejected) if rejected else None,
         quarantine=quarantine_in_words(run.events),
-        examples=_examples(run),
+        examples=examples_of(run),
+        painted=runs.painted(run),
+        volumes=runs.of_volumes(run),
+        structures=runs.count_of_structures(run),
+        config=without_places(run.config),
+        main_prompt=runs.main_prompt(run),
         **_head(run, mean),
         **_scores(run),
         **_sites(run),
@@ -117,7 +130,8 @@ def _head(run: Run, mean: dict[int, float]) -> Json:
     prompts = runs.rows_by_prompt(run)
     took_part = participation_in_words(timeline_of(run.events, runs.sites_of(run)))
     if run.simulated or any("federated" not in rows for rows in prompts.values()):
-        sentences = result_in_words(prompts, runs.references(run, prompt), seed)
+        references = {each: runs.references(run, each) for each in prompts}
+        sentences = result_in_words(prompts, references, seed)
     else:
         sentences = federation_in_words(prompts, runs.sites_of(run), mean, took_part, seed)
     if not run.finished:
@@ -143,7 +157,7 @@ def _scores(run: Run) -> Json:
     alone = not run.simulated and all(set(rows) == {"federated"} for rows in prompts.values())
     by_site = [
         scores_by_site_table(
-            prompt, mapping(rows["federated"]), runs.sites_of(run), runs.validation(run, prompt)[0]
+            prompt, mapping(rows["federated"]), runs.sites_of(run), validation(run, prompt)[0]
         )
         if alone
         else tables.sites_table(prompt, rows, cases)
@@ -173,9 +187,18 @@ def _scores(run: Run) -> Json:
         ),
         "has_local": "local" in main,
         "has_references": bool(mapping(run.report.get("references"))),
+        "references": references_in_words(mapping(run.report.get("references"))),
         "by_site": by_site,
-        "sites_figure": _address(draw_sites(sites, points), "svg+xml") if sites else "",
-        "cross_site": [tables.cross_site_table(*item) for item in runs.cross_site(run).items()],
+        "sites_figure": [
+            address(draw_sites(sites, points, next(iter(prompts)), wide), "svg+xml")
+            for wide in (WIDTHS if sites else ())
+        ],
+        # Models for all sites alone would repeat the table of the sites.
+        "cross_site": [
+            tables.cross_site_table(prompt, matrix)
+            for prompt, matrix in runs.cross_site(run).items()
+            if not matrix.keys() <= ROW_LABELS.keys()
+        ],
     }
 
 
@@ -189,31 +212,11 @@ def _sites(run: Run) -> Json:
     draw = there and not (run.simulated and timeline.whole)
     incomplete = incomplete_rounds_table(timeline)
     return {
-        "timeline": _address(draw_timeline(timeline), "svg+xml") if draw else "",
+        "timeline": [
+            address(draw_timeline(timeline, wide), "svg+xml") for wide in (WIDTHS if draw else ())
+        ],
         "more_rounds": max(0, len(timeline.rounds) - MOST_ROUNDS),
         "participation": by_site if there else [],
         "incomplete": incomplete if incomplete.rows else None,
         "took_part": participation_in_words(timeline),
     }
-
-
-def _examples(run: Run) -> list[dict[str, str]]:
-    """Pictures as data with their captions; none unless the run says that it is a simulation."""
-    shown = []
-    for entry in run.examples if run.simulated else []:
-        # Only the file's name counts: a path could lead out of the run directory.
-        path = run.folder / "examples" / Path(str(entry.get("file", ""))).name
-        content = path.read_bytes() if path.is_file() else b""
-        if content.startswith(PNG_SIGNATURE):
-            where = {key: str(entry.get(key, "")) for key in ("site", "case", "prompt")}
-            scores = [
-                f"{label(row.replace('-', '_'))} {score(number(value))}"
-                for row, value in mapping(entry.get("dice")).items()
-            ]
-            shown.append(where | {"scores": ", ".join(scores), "address": _address(content, "png")})
-    return shown
-
-
-def _address(content: bytes, kind: str) -> str:
-    """A picture as a `data:` address. Inside an image element an SVG cannot run a script."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

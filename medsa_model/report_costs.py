@@ -58,6 +58,7 @@ def _times(run: Run) -> dict[str, str]:
     times = {
         f"Training, {label(row)}": duration(number(seconds))
         for row, seconds in mapping(run.report.get("seconds")).items()
+        if number(seconds)  # what does not train took no time
     }
     if not times and run.of("round"):
         times["All rounds"] = duration(seconds_of_rounds(run))

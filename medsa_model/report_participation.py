@@ -62,25 +62,36 @@ def _costs(training: list[Json], sent: list[Json]) -> list[Cell]:
 
 
 def incomplete_rounds_table(timeline: Timeline) -> Table:
-    """The rounds in which not every site delivered, and what came of the others."""
-    body = []
+    """The rounds in which not every site delivered, and what came of the others.
+
+    Rounds in a row with the same words are one line, with their mean duration.
+    """
+    spans: list[tuple[list[int], dict[str, Turn | None]]] = []
     for turn in timeline.rounds:
-        words = {
+        words: dict[str, Turn | None] = {
             site: found for site in timeline.sites
             if (found := timeline.turns[site].get(turn)) is not Turn.DELIVERED
         }  # fmt: skip
+        if spans and spans[-1][0][-1] == turn - 1 and spans[-1][1] == words:
+            spans[-1][0].append(turn)
+        else:
+            spans.append(([turn], words))
+    body = []
+    for turns, words in spans:
         if not words:
             continue
+        first, last = turns[0], turns[-1]
         here = len(timeline.sites) - len(words)
-        took = timeline.seconds.get(turn)
+        known = [timeline.seconds[turn] for turn in turns if turn in timeline.seconds]
+        took = fmean(known) if known else None
         body.append([
-            Cell(f"{turn}", turn),
+            Cell(f"{first}" if first == last else f"{first} to {last}", first),
             Cell(f"{here} of {len(timeline.sites)}", here),
             Cell(duration(took), took),
             Cell("; ".join(f"{site}: {found or 'no answer yet'}" for site, found in words.items()),
                  style="text"),
         ])  # fmt: skip
-    return Table("", ["Round", "Delivered", "Duration", "Not delivered"], body)
+    return Table("", ["Rounds", "Delivered", "Mean duration", "Not delivered"], body)
 
 
 def participation_in_words(timeline: Timeline) -> str:

@@ -6,7 +6,7 @@ that could not be read are named on the page.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.audit_log import read
 from medsa_model.data import GENERATED, VOLUMES
 from medsa_model.errors import AuditError
-from medsa_model.figures import Curves
 from medsa_model.report_values import Json, case_count, mapping, number
 from medsa_model.run_rows import row, scores_on_test_cases
 
@@ -135,16 +134,35 @@ def last_change(run: Run) -> datetime:
 
 def data_in_words(run: Run) -> str:
     """What the run's data are, "" when unknown; whoever reads numbers has to know if patients."""
-    data = mapping(run.summary.get("data"))
-    found = DATA_KIND.search(run.config)
-    kind = str(data.get("kind") or (found[1] if found else ""))
-    if data.get("generated", kind in GENERATED) is True:
+    kind = _kind_of_data(run)
+    if painted(run):
         return f"{kind} (painted, no patients)"
-    what = "CT volumes" if data.get("volumes", kind in VOLUMES) is True else "images"
-    names = data.get("structures")
-    count = len(names) if isinstance(names, list) else 0
+    what = "CT volumes" if of_volumes(run) else "images"
+    count = count_of_structures(run)
     told = f", {count} structure{'' if count == 1 else 's'}" if count else ""
     return f"{kind}: {what}{told}" if kind else ""
+
+
+def painted(run: Run) -> bool:
+    """Whether the data are known to be painted, so that no patient is in them."""
+    data = mapping(run.summary.get("data"))
+    return data.get("generated", _kind_of_data(run) in GENERATED) is True
+
+
+def of_volumes(run: Run) -> bool:
+    """Whether the data are known to be volumes."""
+    return mapping(run.summary.get("data")).get("volumes", _kind_of_data(run) in VOLUMES) is True
+
+
+def count_of_structures(run: Run) -> int:
+    """How many structures are segmented, 0 when unknown."""
+    names = mapping(run.summary.get("data")).get("structures")
+    return len(names) if isinstance(names, list) else 0
+
+
+def _kind_of_data(run: Run) -> str:
+    found = DATA_KIND.search(run.config)
+    return str(mapping(run.summary.get("data")).get("kind") or (found[1] if found else ""))
 
 
 def main_prompt(run: Run) -> str:
@@ -212,34 +230,3 @@ def rounds_done(run: Run) -> int:
     """The last round that is complete, or was at least begun when none says that it is."""
     events = run.of("round") or run.events
     return max((int(number(event.get("round")) or 0) for event in events), default=0)
-
-
-def validation(run: Run, asked: str | None = None) -> tuple[Curves, dict[int, float]]:
-    """Validation Dice with a prompt (`None`: the main one): of each site, and by round the mean
-    over all cases."""
-    prompt = main_prompt(run) if asked is None else asked
-    events = [
-        event
-        for event in run.of("evaluate")
-        if event.get("part") == "val" and event.get("prompt", prompt) == prompt
-    ]
-    dice, cases = curves(events, "dice"), curves(events, "cases")
-    mean = {}
-    for turn in sorted({turn for curve in dice.values() for turn in curve}):
-        scores = {site: curve[turn] for site, curve in dice.items() if turn in curve}
-        weights = {site: cases.get(site, {}).get(turn, 1.0) for site in scores}
-        total = sum(weights.values())
-        if total:
-            mean[turn] = sum(scores[site] * weights[site] for site in scores) / total
-    return dice, mean
-
-
-def curves(events: Iterable[Json], key: str) -> Curves:
-    """Site -> round -> value of `key`, sites by name, whoever answered first; a round that was
-    repeated after a resume counts once."""
-    found: dict[str, dict[int, float]] = {}
-    for event in events:
-        turn, value = number(event.get("round")), number(event.get(key))
-        if turn is not None and value is not None:
-            found.setdefault(str(event.get("site", "")), {})[int(turn)] = value
-    return dict(sorted(found.items()))

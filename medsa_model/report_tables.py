@@ -78,7 +78,7 @@ def _row_cells(name: str, row: object, style: str, surface: bool) -> list[Cell]:
         Cell(label(name), style="federated" if name == "federated" else style),
         *cells,
         Cell(MISSING if cases is None else f"{cases:,.0f}", cases),
-        Cell(duration(seconds), seconds),
+        Cell(duration(seconds or None), seconds or None),  # of what does not train, it is 0
     ]
 
 
@@ -104,17 +104,18 @@ def sites_table(prompt: str, rows: Json, test_cases: Mapping[str, int]) -> Table
 
 
 def cross_site_table(prompt: str, matrix: Json) -> Table:
-    """Each model (row) on each site's test cases (column); shaded from lowest to highest Dice."""
+    """Each model (row) on each site's test cases (column).
+
+    Shaded by the Dice itself: from the lowest to the highest of a table, a hundredth would look
+    like much.
+    """
     sites = list(dict.fromkeys(site for scores in matrix.values() for site in mapping(scores)))
-    every = [number(value) for scores in matrix.values() for value in mapping(scores).values()]
-    known = [value for value in every if value is not None]
-    low, high = min(known, default=0.0), max(known, default=1.0)
     body = []
     for model, scores in matrix.items():
         cells = [Cell(f"{label(model)} model" if model in ROW_LABELS else model)]
         for site in sites:
             value = number(mapping(scores).get(site))
-            shade = None if value is None or high == low else (value - low) / (high - low)
+            shade = None if value is None else min(max(value, 0.0), 1.0)
             cells.append(Cell(score(value), value, shade, "own" if site == model else ""))
         body.append(cells)
     return Table(f"Dice, prompt: {prompt}" if prompt else "Dice", ["Model of", *sites], body)

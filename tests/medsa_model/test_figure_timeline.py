@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from medsa_model.figure_timeline import LOOKS, MOST_ROUNDS, draw_timeline
+from medsa_model.figures import NARROW, WIDTH
 from medsa_model.report_timeline import Timeline, Turn
 
 
@@ -24,6 +25,14 @@ def test_the_legend_names_what_there_is_and_nothing_else() -> None:
     shown = texts(draw_timeline(of({"a": {1: Turn.DELIVERED}, "b<i>": {1: Turn.LATE}})))
     assert {"a", "b<i>", "delivered", "no answer in time", "round", "seconds"} <= shown
     assert not shown & {"refused", "rejected", "not connected", "in quarantine"}
+
+
+def test_a_narrow_figure_says_the_same() -> None:
+    timeline = of({"a": {1: Turn.DELIVERED}, "b": {1: Turn.LATE}})
+    wide, narrow = draw_timeline(timeline), draw_timeline(timeline, NARROW)
+    assert texts(narrow) >= {"a", "b", "delivered", "no answer in time", "round", "seconds"}
+    widths = [ElementTree.fromstring(svg).attrib["width"] for svg in (wide, narrow)]
+    assert [float(width.removesuffix("pt")) / 72 for width in widths] == [WIDTH, NARROW]
 
 
 def test_every_turn_can_be_told_without_its_colour() -> None:

@@ -175,14 +175,15 @@ def test_numbers_are_those_of_the_summary(page: Page) -> None:
     assert "1/18 (5.67 %)" in page.text
     assert "158,753 of 2,800,000 (5.67 %)" in page.text
     assert DIGEST in page.text
-    assert "ellipse in box" in page.cells
+    assert "ellipse in box" in page.cells and "ellipse that fills the prompt's box" in page.text
 
 
 def test_page_loads_nothing(finished: Path, page: Page) -> None:
     for tag, attributes in page.elements:
         assert tag not in ("link", "iframe", "object", "embed", "base")
         assert "href" not in attributes
-        assert (attributes.get("src") or "data:").startswith("data:")
+        for place in ("src", "srcset"):
+            assert (attributes.get(place) or "data:").startswith("data:")
     html = (finished / "report.html").read_text("utf-8")
     assert not re.search(r"https?://|url\(|@import", html)
     assert page.count("img") == 4  # sites, curves, time line, one example
@@ -201,6 +202,7 @@ def test_only_the_page_s_own_script_may_run(finished: Path, page: Page) -> None:
     assert "default-src 'none'" in policy
 
 
+@quick
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     page = page_of(make_run(tmp_path, (HOSTILE, '" onload="evil()')))
     assert page.count("script") == 1
@@ -241,6 +243,38 @@ def test_captions_of_examples_keep_the_order_of_the_strip(tmp_path: Path) -> Non
     dice = {"zero-shot": 0.5, "federated": 0.91234}
     write_json(tmp_path / "examples" / "examples.json", [{"file": "one.png", "dice": dice}])
     assert "Dice: Zero-shot 0.500, Federated 0.912" in page_of(tmp_path).text
+
+
+@quick
+def test_examples_say_what_they_show_and_who_may_see_it(tmp_path: Path) -> None:
+    warning = "This page shows images and case names of the data set"
+    page = page_of(make_run(tmp_path))
+    assert warning in page.text and "The first test cases of each site by name" in page.text
+    change(tmp_path / "summary.json", data={"kind": "synthetic", "generated": True})
+    painted = page_of(tmp_path)
+    assert warning not in painted.text and "no patient is in them" in painted.text
+    (tmp_path / "examples" / "examples.json").unlink()
+    without = page_of(tmp_path)
+    assert "Examples" not in without.words and "this page shows some" not in without.text
+
+
+@quick
+def test_models_for_all_sites_alone_are_in_one_table(tmp_path: Path, page: Page) -> None:
+    assert "Each model at every site" in page.text and "Outlined" in page.text
+    make_run(tmp_path)
+    common = {"federated": dict.fromkeys(SITES, 0.7531), "centralized": dict.fromkeys(SITES, 0.7)}
+    change(tmp_path / "summary.json", cross_site=common)
+    assert "Each model at every site" not in page_of(tmp_path).text
+    change(tmp_path / "summary.json", cross_site={"vienna": {"lyon": 0.5}})
+    assert "Outlined" not in page_of(tmp_path).text
+
+
+@quick
+def test_places_of_this_machine_are_not_on_the_page(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("name: moles\ndata:\n  root: /home/somebody/moles\n")
+    page = page_of(tmp_path)
+    assert "root: …/moles" in page.text and "somebody" not in page.text
 
 
 def test_an_empty_directory_makes_a_page(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from medsa_model.logs import append_metrics
 from medsa_model.privacy.summary import FACTS
 from medsa_model.report import write_report
+from medsa_model.report_curves import curves
 from medsa_model.report_federation import federation_in_words, scores_by_site_table
-from medsa_model.report_run import curves
 from medsa_model.report_values import MISSING
 from tests.medsa_model.made_up_run import REASON, SITES, real_summary, write_real_run
 from tests.medsa_model.test_report import PICTURE, Page, write_json

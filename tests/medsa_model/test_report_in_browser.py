@@ -23,6 +23,10 @@ PRESS = """(() => {
 })()"""
 INVISIBLE = """[...document.querySelectorAll("img")].filter(
   (image) => !image.complete || image.naturalWidth === 0).length"""
+FIGURES = """[...document.querySelectorAll("picture img")].map((image) => {
+  const place = image.getBoundingClientRect();
+  return [place.width, image.naturalWidth, place.right];
+})"""
 CUT = """[...document.querySelectorAll("section, header, .result")].filter(
   (part) => part.getBoundingClientRect().right > document.documentElement.clientWidth).length"""
 
@@ -48,6 +52,16 @@ def test_nothing_is_wider_than_the_screen_and_nothing_is_loaded(page: Page, repo
     assert page.evaluate(INVISIBLE) == 0
     assert page.console == []
     assert page.requests == [report.as_uri()]
+
+
+def test_figures_are_read_without_scrolling(page: Page) -> None:
+    """On a telephone another drawing is shown, at its own size, so that letters are not small."""
+    narrow = page.evaluate("window.innerWidth") < 700
+    pictures = page.evaluate(FIGURES)
+    assert len(pictures) == 3
+    for shown, drawn, right in pictures:
+        assert shown == pytest.approx(drawn, rel=0.02) and right <= page.evaluate("innerWidth")
+        assert drawn < 400 if narrow else drawn > 900
 
 
 def test_a_heading_sorts_by_number_both_ways(page: Page, report: Path) -> None:

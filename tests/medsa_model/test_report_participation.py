@@ -71,6 +71,20 @@ def test_rounds_say_who_was_missing(timeline: Timeline) -> None:
     ]
 
 
+def test_equal_rounds_in_a_row_are_one_line() -> None:
+    """`b` is away in rounds 1 to 3 and 6, late in round 4, and there in round 5."""
+    of_b = dict.fromkeys((1, 2, 3, 6), Turn.ABSENT) | {4: Turn.LATE, 5: Turn.DELIVERED}
+    rounds = range(1, 7)
+    turns = {"a": dict.fromkeys(rounds, Turn.DELIVERED), "b": of_b}
+    table = incomplete_rounds_table(Timeline(("a", "b"), rounds, turns, {}, {1: 2.0, 2: 4.0}))
+    assert texts(table) == [
+        ["1 to 3", "1 of 2", "3.0 s", "b: not connected"],
+        ["4", "1 of 2", MISSING, "b: no answer in time"],
+        ["6", "1 of 2", MISSING, "b: not connected"],
+    ]
+    assert [cells[0].sort for cells in table.rows] == [1, 4, 6]
+
+
 def test_the_sentence_names_who_delivered_less(timeline: Timeline) -> None:
     assert participation_in_words(timeline) == (
         "Not every site delivered in all of 4 rounds: oslo in 0, lyon in 2, rome in 2; the other "

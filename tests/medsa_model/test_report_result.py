@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medsa_model.report_result import result_in_words
+from medsa_model.report_result import references_in_words, result_in_words
 
 
 def row(vienna: float, lyon: float) -> dict[str, Any]:
@@ -27,12 +27,13 @@ def four_rows() -> dict[str, Any]:
 
 
 def words(rows: dict[str, Any], **others: Any) -> str:
-    return " ".join(result_in_words({"click": rows}, others, "7"))
+    return " ".join(result_in_words({"click": rows}, {"click": others}, "7"))
 
 
 def test_result_names_the_numbers() -> None:
     text = words(four_rows())
-    assert text.startswith("Federated: mean Dice 0.872, worst site 0.853; alone: 0.831 / 0.801;")
+    assert text.startswith("Federated: mean Dice 0.872, worst site 0.853; alone: mean 0.831, ")
+    assert "; zero-shot: mean 0.652, worst site 0.602 (prompt: click)." in text
     assert "better than training alone: mean +0.041, worst site +0.052; higher at 2 of 2" in text
     assert "one run with seed 7" in text
 
@@ -101,20 +102,49 @@ def test_a_thousandth_is_no_gain_over_the_model_before_adaptation() -> None:
 def test_another_prompt_without_a_clear_difference_is_named() -> None:
     close = four_rows() | {"federated": row(0.866, 0.806)}
     text = " ".join(result_in_words({"click": four_rows(), "box": close}, {}, ""))
-    assert "With the prompt box there is no clear difference: 0.836 against 0.831." in text
+    assert "With the prompt box there is no clear difference between training together" in text
+    assert "0.836 against 0.831." in text
 
 
 def test_result_names_what_does_as_well() -> None:
     rows = four_rows() | {"zero_shot": row(0.95, 0.95)}
     text = words(rows, otsu=row(0.5, 0.5), ellipse_in_box=row(0.9, 0.9))
     assert "not better than the model before adaptation" in text
-    assert "equal or higher mean Dice: ellipse in box 0.900." in text
+    assert (
+        "the reference ellipse in box (0.900) is better than the federated model (0.872)." in text
+    )
+    assert "otsu" not in text
+
+
+def test_references_of_every_prompt_are_told_apart() -> None:
+    ahead = {"ellipse_in_box": row(0.9, 0.9), "otsu": row(0.95, 0.95), "scratch": row(0.87, 0.87)}
+    prompts = {"click": four_rows(), "box": four_rows()}
+    sentences = result_in_words(prompts, {"click": {"otsu": row(0.1, 0.1)}, "box": ahead}, "")
+    told = [sentence for sentence in sentences if "reference" in sentence]
+    assert told == [
+        "With the prompt box the references ellipse in box (0.900) and otsu (0.950) are better "
+        "than the federated model (0.872).",
+        "With the prompt box there is no clear difference between the federated model (0.872) and "
+        "the reference scratch (0.870).",
+    ]
+
+
+def test_a_reference_is_told_where_no_site_trained_alone() -> None:
+    rows = {name: each for name, each in four_rows().items() if name in ("zero_shot", "federated")}
+    assert "the reference otsu (0.900) is better" in words(rows, otsu=row(0.9, 0.9))
+
+
+def test_what_references_are_is_said_of_those_that_are_there() -> None:
+    told = references_in_words(["ellipse_in_box", "scratch", "of another version"])
+    assert told.startswith("References. Ellipse in box: the ellipse that fills")
+    assert "scratch: the same federation" in told and "otsu" not in told
+    assert references_in_words([]) == ""
 
 
 def test_result_names_a_prompt_with_which_federation_does_not_help() -> None:
     worse = four_rows() | {"federated": row(0.5, 0.5)}
     text = " ".join(result_in_words({"click": four_rows(), "box": worse}, {}, ""))
-    assert "With the prompt box it is not better than alone: 0.500 against 0.831." in text
+    assert "With the prompt box training together is not better than training alone: 0.500" in text
 
 
 def test_a_missing_score_is_no_verdict() -> None:

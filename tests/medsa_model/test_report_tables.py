@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from medsa_model.report_structures import structures_table
 from medsa_model.report_tables import (
     Table,
@@ -49,18 +47,25 @@ def test_gain_at_each_site_has_a_sign_and_a_direction() -> None:
     assert [cell.style for cell in gains] == ["gain", "loss", "", ""]
 
 
-def test_cross_site_shades_from_lowest_to_highest_and_marks_own_sites() -> None:
+def test_cross_site_shades_by_the_dice_itself_and_marks_own_sites() -> None:
     matrix = {"a": {"a": 0.9, "b": 0.5}, "b": {"a": 0.7}, "federated": {"a": 0.9, "b": 0.9}}
     rows = cross_site_table("click", matrix).rows
-    assert [cell.shade for cell in rows[0][1:]] == [1.0, 0.0]
+    assert [cell.shade for cell in rows[0][1:]] == [0.9, 0.5]
     assert [cell.style for cell in rows[0][1:]] == ["own", ""]
-    assert rows[1][1].shade == pytest.approx(0.5)
+    assert rows[1][1].shade == 0.7
     assert rows[1][2].text == DASH
     assert rows[2][0].text == "Federated model"
 
 
-def test_cross_site_of_one_value_has_no_shade() -> None:
-    assert cross_site_table("", {"a": {"a": 0.5}}).rows[0][1].shade is None
+def test_a_score_that_does_not_exist_has_no_shade() -> None:
+    assert cross_site_table("", {"a": {"a": float("nan")}}).rows[0][1].shade is None
+
+
+def test_what_does_not_train_has_no_training_time() -> None:
+    rows = {"zero_shot": row() | {"seconds": 0.0}, "federated": row() | {"seconds": 75.0}}
+    cells = [cells[-1] for cells in rows_table("", rows, {"otsu": row() | {"seconds": 0.0}}).rows]
+    assert [cell.text for cell in cells] == [DASH, "1 min 15 s", DASH]
+    assert [cell.sort for cell in cells] == [None, 75.0, None]
 
 
 def test_split_shows_counts() -> None:
