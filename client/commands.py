@@ -65,7 +65,8 @@ def check(config: SiteConfig, console: Console) -> int:
     good = True
     for finding in preflight(config):
         good &= finding.good
-        table.add_row("ok" if finding.good else "NO", finding.what, finding.text)
+        mark = "NO" if not finding.good else "!" if finding.warning else "ok"
+        table.add_row(mark, finding.what, finding.text)
     console.print(table)
     return 0 if good else 1
 

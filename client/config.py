@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from medsa_model.config import read_yaml, validate
 from medsa_model.data import DataSet
 from medsa_model.data.split import SplitOptions
+from medsa_model.errors import ConfigError
 from medsa_model.section import Section
 
 LARGEST_PORT = 65535
@@ -129,6 +130,10 @@ class SiteConfig(Section):
 
 def load_site(path: Path, overrides: Sequence[str] = ()) -> SiteConfig:
     """Read a site YAML; its paths become absolute and lose their `..`. Raises `ConfigError`."""
+    if path.is_dir():
+        raise ConfigError(f"--config {path}: is a folder; give its site.yaml")
+    if not path.exists():
+        raise ConfigError(f"--config {path}: no such file; give the site.yaml of the kit")
     config = validate(SiteConfig, read_yaml(path), overrides, path.name)
     base = path.resolve().parent
 

@@ -7,8 +7,8 @@
      └─ client.worker     holds backbone and GPU; executes the installed ClientApp alone
 """
 
+import logging
 import os
-import re
 import secrets
 import shlex
 import subprocess
@@ -16,12 +16,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import httpx
+from threading import Event, Thread
 
 from client.config import SiteConfig
-from client.connection import FinalProblem, check_connection, open_client, read_key
-from client.flower_fleet import deactivate
+from client.connection import FinalProblem, check_connection
+from client.contact import Contact, answered, failed, watch
+from client.node import end_earlier_node, has_node, note_node
 from client.reached import SUPERNODE
 from client.worker import READY, write_secret
 from medsa_model.audit_log import NAME as AUDIT
@@ -37,7 +37,6 @@ LOOK = 0.2  # seconds between looks at the children
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between tries: to reach, to start again
 STEADY = 60.0  # seconds after which a SuperNode that ends is started again after the first wait
 CRASHES, WITHIN = 5, 900.0  # most crashes of the worker within so many seconds
-NODE = re.compile(rb"SuperNode ID: (\d+)")
 LARGEST_LOG = 20 * 2**20  # bytes; the log of the start before is kept beside
 
 
@@ -46,7 +45,8 @@ class Processes:
     """What runs at a site.
 
     `crashes` are the times (`time.monotonic()`) of the worker's ends, `began` is when the
-    SuperNode was started and `wait` how long before that, in seconds, 0 for the first time.
+    SuperNode was started and `wait` how long before that, in seconds, 0 for the first time. What
+    it writes into its log begins at byte `log_start`; `connected` is whether it has said so there.
     """
 
     config: SiteConfig
@@ -58,6 +58,9 @@ class Processes:
     crashes: list[float] = field(default_factory=list)
     began: float = 0.0
     wait: float = 0.0
+    log_start: int = 0
+    connected: bool = False
+    contact: Contact = field(default_factory=Contact)
 
 
 def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
@@ -71,9 +74,10 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
     write_secret(secret_file, secrets.token_hex(32))
     site = Processes(config, file, overrides, secret_file)
     choose_health(config)
+    ended = Event()
     try:
         warn_of_audit_log(config.state / AUDIT)
-        wait_for_coordinator(config)
+        wait_for_coordinator(config, site.contact)
         end_earlier_node(config)
         for name in (READY, SUPERNODE):
             (config.state / name).unlink(missing_ok=True)
@@ -82,10 +86,14 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
             time.sleep(LOOK)
             if site.supernode is None and (config.state / READY).exists():
                 # not before: who is connected is expected to answer
-                site.supernode = start_supernode(site)
                 where = config.coordinator.address
-                logger.info("%s takes part at %s; logs in %s", config.site, where, config.state)
+                logger.info("%s connects to %s; logs in %s", config.site, where, config.state)
+                site.supernode = start_supernode(site)
+                Thread(target=watch, args=(config, site.contact, ended), daemon=True).start()
             note_node(config.state)
+            if site.supernode and not site.connected and has_node(config.state, site.log_start):
+                site.connected = True
+                logger.info("connected, waiting for the coordinator")
             code = site.worker.poll()
             if code in (0, 1):
                 if code == 0:
@@ -96,6 +104,7 @@ def join(config: SiteConfig, file: Path, overrides: tuple[str, ...]) -> int:
             if site.supernode and site.supernode.poll() is not None:
                 restart_supernode(site, site.supernode.returncode)
     finally:
+        ended.set()
         children = [child for child in (site.worker, site.supernode) if child]
         for child in children:
             child.terminate()  # all at once, then one after the other is waited for
@@ -114,19 +123,26 @@ def warn_of_audit_log(place: Path) -> None:
         logger.error("%s", error)
 
 
-def wait_for_coordinator(config: SiteConfig) -> None:
-    """Return when the coordinator can be reached; raises `FinalProblem` when waiting is useless."""
+def wait_for_coordinator(config: SiteConfig, contact: Contact) -> None:
+    """Return when the coordinator can be reached; raises `FinalProblem` when waiting is useless.
+
+    Before the first contact every try is told, later its loss and its return alone.
+    """
     wait = FIRST_WAIT
     while True:
         try:
             check_connection(config)
-            if wait > FIRST_WAIT:
+            if wait > FIRST_WAIT and not contact.made:
                 logger.info("the coordinator answers")
+            answered(contact)
             return
         except FinalProblem:
             raise
         except ConnectionProblem as problem:
-            logger.warning("%s; next try in %.0f s", problem, wait)
+            if contact.made:
+                failed(contact, problem)
+            else:
+                logger.warning("%s; next try in %.0f s", problem, wait)
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -159,7 +175,8 @@ def start_supernode(site: Processes) -> "subprocess.Popen[bytes]":
     if log.exists() and log.stat().st_size > LARGEST_LOG:
         log.replace(log.with_suffix(".log.1"))
     write_json(config.state / SUPERNODE, {"address": f"127.0.0.1:{port}"})
-    site.began = time.monotonic()
+    site.began, site.connected = time.monotonic(), False
+    site.log_start = log.stat().st_size if log.exists() else 0
     return start(command, log, {**environment(config), "NO_COLOR": "1"})
 
 
@@ -167,14 +184,17 @@ def restart_supernode(site: Processes, code: int) -> None:
     """Start the SuperNode again, after longer and longer waits while it ends soon each time."""
     steady = time.monotonic() - site.began > STEADY
     site.wait = min(2 * site.wait, LONGEST_WAIT) if site.wait and not steady else FIRST_WAIT
-    logger.warning(
+    # that the coordinator is away was told, and is reason enough
+    level = logging.DEBUG if site.contact.told else logging.WARNING
+    logger.log(
+        level,
         "the connection ended (flower-supernode: %s) and is opened again in %.0f s; when this "
         "repeats although the coordinator runs, another process takes part with this site's key "
         "(end that one, or tell the coordinator): see %s",
         code, site.wait, site.config.state / "supernode.log",
     )  # fmt: skip
     time.sleep(site.wait)
-    wait_for_coordinator(site.config)
+    wait_for_coordinator(site.config, site.contact)
     end_earlier_node(site.config)
     site.supernode = start_supernode(site)
 
@@ -209,33 +229,3 @@ def restart_worker(site: Processes, code: int) -> None:
         )
     logger.warning("the worker ended (%d); it is started again", code)
     site.worker = start_worker(site)
-
-
-def note_node(state: Path) -> None:
-    """Keep the node id that Flower gave this site, from the SuperNode's log."""
-    log, place = state / "supernode.log", state / "node"
-    try:
-        if place.exists() and place.stat().st_mtime >= log.stat().st_mtime:
-            return
-        found = NODE.findall(log.read_bytes())
-    except OSError:
-        return
-    if found:
-        place.write_text(found[-1].decode())
-
-
-def end_earlier_node(config: SiteConfig) -> None:
-    """Tell the coordinator that a process of this site that was killed is no longer there.
-
-    Else it would count as connected for a minute, in which the new one is not let in.
-    """
-    place = config.state / "node"
-    try:
-        node_id = int(place.read_text())
-    except (OSError, ValueError):
-        return
-    with open_client(config) as client:
-        try:
-            deactivate(client, read_key(config.key), node_id)
-        except httpx.HTTPError as error:
-            logger.debug("no farewell for the earlier node: %s", error)

@@ -11,6 +11,11 @@ from medsa_model.privacy.ledger import Entry, read_ledger, spent
 
 HEADINGS = ("run", "rounds", "steps", "noise", "rate", "clipping", "unit", "last charge")
 
+NOTHING_CHARGED = (
+    "No differentially private training was charged. Training without differential privacy is not "
+    "counted here and has no bound: see `client/run.py audit`."
+)
+
 
 def show_ledger(path: Path, limit: float | None, held_at: float | None, console: Console) -> None:
     """Print the ledger at `path`, its epsilon, and how much is left of the site's `limit`.
@@ -21,11 +26,8 @@ def show_ledger(path: Path, limit: float | None, held_at: float | None, console:
     """
     entries = read_ledger(path)
     if not entries:
-        console.print(
-            f"There is no ledger yet at {path}: no differentially private training was charged.",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
-        lost, told = 0.0, "epsilon lost so far: 0"
+        console.print(f"There is no ledger yet at {path}.", soft_wrap=True, highlight=False)
+        lost, told = 0.0, NOTHING_CHARGED
     else:
         console.print(_table(entries))
         smallest = min(entry.charge.delta for entry in entries)

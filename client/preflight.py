@@ -10,10 +10,14 @@ import torch
 
 from client.config import SiteConfig
 from client.connection import SKEW, check_connection, read_key
+from client.hospital import Site
 from client.opened import examine, open_site
 from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.audit_log import verify
 from medsa_model.backbone import file_sha256, verify_official_name
+from medsa_model.data import GENERATED
+from medsa_model.data.pairing import choose_root
+from medsa_model.data.sites_csv import NAME as SITES
 from medsa_model.device import choose_device, has_bfloat16
 from medsa_model.errors import ConfigError, DataError, MedsaError
 from medsa_model.health import probe
@@ -25,16 +29,20 @@ LEAST_FREE = 10**9  # bytes
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table: what was looked at, whether it is all right, and the facts."""
+    """One line of the table: what was looked at, whether it is all right, and the facts.
+
+    `warning`: it stops nothing, but may not be what the site wishes.
+    """
 
     what: str
     good: bool
     text: str
+    warning: bool = False
 
 
 def preflight(config: SiteConfig) -> Iterator[Finding]:
     """Every finding, one after the other; reading all cases takes the longest."""
-    checks: list[tuple[str, Callable[[SiteConfig], str]]] = [
+    checks: list[tuple[str, Callable[[SiteConfig], str | tuple[str, str]]]] = [
         ("versions", versions),
         ("device", device),
         ("backbone", checkpoint),
@@ -48,7 +56,11 @@ def preflight(config: SiteConfig) -> Iterator[Finding]:
     ]
     for what, check in checks:
         try:
-            yield Finding(what, True, check(config))
+            found = check(config)
+            text, warning = (found, "") if isinstance(found, str) else found
+            yield Finding(what, True, text)
+            if warning:
+                yield Finding(what, True, warning, warning=True)
         except MedsaError as error:
             yield Finding(what, False, str(error))
         except OSError as error:
@@ -81,10 +93,10 @@ def checkpoint(config: SiteConfig) -> str:
     return f"{config.checkpoint.name}, sha256 {sha256[:16]}"
 
 
-def data(config: SiteConfig) -> str:
+def data(config: SiteConfig) -> tuple[str, str]:
     """That every case can be read, every mask is legal, and no image is in two parts.
 
-    Whatever is wrong is told at once.
+    Whatever is wrong is told at once. The second text is a warning, or empty.
     """
     site = open_site(config, settled=False)
     few = ""
@@ -100,8 +112,9 @@ def data(config: SiteConfig) -> str:
     if few:
         raise DataError(few)
     counts = ", ".join(f"{len(cases)} {part}" for part, cases in site.parts.items())
+    what = "volumes" if site.has_volumes else "images"
     classes = ", ".join(config.data.classes)
-    told = f"{counts} cases, {'volumes' if site.has_volumes else '2D images'}; structures {classes}"
+    told = f"{counts} cases; {patients(config, site, what)}; structures {classes}"
     annotated = getattr(config.data, "annotated", None)
     if annotated is not None:
         told += f"; annotated are {', '.join(annotated) or 'none'} alone"
@@ -112,13 +125,37 @@ def data(config: SiteConfig) -> str:
         (found.alike, "pairs in two parts nearly alike"),
     ):
         told += f"; {count} {what}" if count else ""
-    least = config.limits.least_evaluated_cases
-    if small := [part for part in ("val", "test") if 0 < len(site.parts[part]) < least]:
-        told += (
-            f"; scores of {' and '.join(small)} are never sent, for there are fewer cases than "
-            f"limits.least_evaluated_cases ({least})"
-        )
+    return told, unsent(config, site)
+
+
+def patients(config: SiteConfig, site: Site, what: str) -> str:
+    """How many patients the cases (`what` they are) come from, and by which file that is known."""
+    cases = [case for part in site.parts.values() for case in part]
+    count = len({case.patient for case in cases})
+    told = f"{len(cases)} {what} of {count} patient{'' if count == 1 else 's'}"
+    if config.data.kind in GENERATED:
+        return told
+    root = choose_root(config.data.root, None)
+    if (root / SITES).exists():
+        return f"{told} ({SITES})"
+    if count == len(cases):
+        return f"{len(cases)} {what}; no {SITES}: every {what[:-1]} counts as a patient"
     return told
+
+
+def unsent(config: SiteConfig, site: Site) -> str:
+    """Which scores this site will never send by its own limit; empty when there are none."""
+    least = config.limits.least_evaluated_cases
+    parts = {part: len(site.parts[part]) for part in ("val", "test")}
+    small = [
+        f"{part} ({n} case{'' if n == 1 else 's'})" for part, n in parts.items() if 0 < n < least
+    ]
+    if not small:
+        return ""
+    return (
+        f"scores of {' and '.join(small)} are never sent: each part needs {least} cases "
+        "(limits.least_evaluated_cases); have more cases, a larger share in split, or a lower limit"
+    )
 
 
 def limits(config: SiteConfig) -> str:
@@ -155,15 +192,18 @@ def key(config: SiteConfig) -> str:
 
 
 def process(config: SiteConfig) -> str:
-    """Whether this site takes part just now, and how its SuperNode is."""
+    """Whether this site takes part just now, and whether what connects it is well."""
     try:
         facts = json.loads((config.state / "running.json").read_text(encoding="utf-8"))
         os.kill(int(facts["pid"]), 0)
     except (OSError, ValueError, KeyError):
         return "none is running"
     if (state := probe(str(facts["health"]))) != "serving":
-        raise ConfigError(f"process {facts['pid']} runs, but its SuperNode {state}")
-    return f"process {facts['pid']} takes part, SuperNode serving"
+        raise ConfigError(
+            f"process {facts['pid']} runs, but its part for the connection to the coordinator "
+            f"{state}"
+        )
+    return f"process {facts['pid']} takes part and keeps the connection to the coordinator"
 
 
 def coordinator(config: SiteConfig) -> str:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Error, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from client.app import FAREWELL, make_app
@@ -37,6 +37,7 @@ from client.flower_private import (
 from client.opened import check_cases, open_site
 from client.reached import SUPERNODE, SuperNode, check_owner, hang_up, reach
 from medsa_model.child import end_with_parent
+from medsa_model.config import RunConfig
 from medsa_model.errors import ConnectionProblem, MedsaError
 from medsa_model.logs import log_to_file, logger, set_up
 from medsa_model.records import unique
@@ -111,14 +112,13 @@ def serve(app: ClientApp, supernode: SuperNode, unfinished: Path) -> None:
         write_secret(unfinished, remember(message, token))
         kind, started = message.metadata.message_type, time.monotonic()
         reply = answer(app, task, message)
-        outcome = "refused or failed" if reply.has_error() else "answered"
+        lost = ""
         try:
             deliver(task, reply, supernode.address)
         except Exception as error:
-            outcome += f", but not delivered ({type(error).__name__}): it is asked for again"
+            lost = f", but not delivered ({type(error).__name__}): it is asked for again"
         unfinished.unlink(missing_ok=True)
-        logger.info("%s, round %s, %.1f s: %s", kind, message.metadata.group_id,
-                    time.monotonic() - started, outcome)  # fmt: skip
+        logger.info("%s%s", told(message, reply, time.monotonic() - started), lost)
         if kind == FAREWELL:
             hang_up(supernode)
             time.sleep(DELIVERY)
@@ -178,6 +178,27 @@ def answer(app: ClientApp, task: Task, message: Message) -> Message:
     except Exception as error:  # such as a type of message that the app does not have
         logger.exception("unexpected error while answering")
         return failed(message, error)
+
+
+def told(message: Message, reply: Message, seconds: float) -> str:
+    """The line of the log on a message that took `seconds`."""
+    kind, number = message.metadata.message_type, message.metadata.group_id
+    took = f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if reply.has_error():
+        return f"{kind}, round {number}, {took}: refused or failed"
+    if kind == MessageType.QUERY:
+        return "the coordinator was told name, version and numbers of cases"
+    settings = message.content.config_records.get("config")
+    metrics = reply.content.metric_records.get("metrics")
+    if settings is None or metrics is None:
+        return f"{kind}, round {number}, {took}: answered"
+    count = metrics["num-examples"]
+    done = f"{count} {settings.get('part')!s} case{'' if count == 1 else 's'} scored"
+    if kind == MessageType.TRAIN:
+        loss = metrics.get("loss")  # there is none under differential privacy
+        done = "trained" if loss is None else f"trained, loss {loss:.3f}"
+    rounds = RunConfig.model_validate_json(str(settings["run"])).rounds  # the app took it
+    return f"round {number} of {rounds}: {done}, {took}"
 
 
 def failed(message: Message, error: Exception) -> Message:

@@ -32,6 +32,7 @@ from medsa_model.strategies import Memory, PrivateFedAvg, Strategy, Update
 from server.evaluation_round import evaluate_round
 from server.exchange import exchange
 from server.flower_private import connected
+from server.lines import result_line, round_line
 from server.roster import Roster, strikes_after
 from server.rules import Rules
 from server.study import Study
@@ -111,6 +112,7 @@ def federate(
     evaluate_round(study, evaluate_on, current.state, current.number, "test")
     if rules.audit:  # a simulation keeps none, and has a summary of its whole comparison
         write_summary(run, config, built, rules.sites)
+        logger.info("%s", result_line(run, config.prompt.evaluate[0].name))
     link_round(run, "best", best_round(run, current.number))
     link_round(run, "final", current.number)  # the last thing: a run with this link is complete
     study.audit("finished", round=current.number)
@@ -139,9 +141,13 @@ def run_rounds(
         current = Round(number, state, memory, facts)
         place = save_round(run, current, study.manifest, sections)
         wanted = {*(rules.sites if train_on is None else train_on), *updates}
-        append_metrics(run, "round", round=number, sites=facts["sites"],
-                       missing=sorted(wanted - updates.keys()),
-                       seconds=round(time.monotonic() - started, 3))  # fmt: skip
+        missing, seconds = sorted(wanted - updates.keys()), time.monotonic() - started
+        append_metrics(run, "round", round=number, sites=facts["sites"], missing=missing,
+                       seconds=round(seconds, 3))  # fmt: skip
+        if rules.audit:
+            told = round_line(number, config.rounds, len(updates), missing, seconds, dice,
+                              config.prompt.evaluate[0].name)  # fmt: skip
+            logger.info("%s", told)
         study.audit("saved", round=number, sites=sorted(updates),
                     sha256=file_sha256(place / "adapter_model.safetensors"))  # fmt: skip
     return current

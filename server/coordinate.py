@@ -94,6 +94,11 @@ def gather(coordinator: Coordinator, run: Path, least: int = 1) -> int:
             f"({federation.join_seconds:.0f}), quorum is {quorum}; missing: "
             f"{', '.join(missing)}. Ask their engineers for `client/run.py --check`"
         )
+    missing = sorted(set(admitted(federation).values()) - online)
+    logger.info(
+        "starting with %s%s", ", ".join(sorted(online)),
+        f"; missing: {', '.join(missing)}" if missing else "",
+    )  # fmt: skip
     return len(online)
 
 

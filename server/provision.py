@@ -35,6 +35,8 @@ def provision(federation: Federation) -> list[str]:
 
     Raises `ConfigError` before anything is made when keys or settings do not fit each other.
     """
+    # lines are for people, who copy the paths
+    federation = federation.model_copy(update={"folder": federation.folder.resolve()})
     run = load_run(federation.run)
     check_origins(federation, run)
     folder = federation.folder

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from medsa_model.audit_log import NAME as AUDIT
 from medsa_model.config import read_yaml
 from medsa_model.differences import differences
 from medsa_model.errors import CheckpointError, ConfigError, MedsaError
@@ -48,14 +49,28 @@ def read_report(run: Path) -> dict[str, Any]:
     try:
         report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{run} has no report.json: the run is not finished; go on with it by --resume"
-        ) from error
+        raise CheckpointError(f"{run} {_without_report(run)}") from error
+    except NotADirectoryError as error:
+        raise CheckpointError(f"{run} is a file; give directories of runs") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{run}/report.json cannot be read: {error}") from error
     if not isinstance(report, dict):
         raise CheckpointError(f"{run}/report.json: expected keys and values, found something else")
     return report
+
+
+def _without_report(run: Path) -> str:
+    """What a path without a report.json is, in words."""
+    if not run.exists():
+        return "does not exist: no such folder; check the path"
+    if (run / AUDIT).exists():
+        return (
+            "is a run at hospitals; sim.table takes runs of medsa-sim. Its scores are in "
+            "report.html and summary.json"
+        )
+    if not (run / "config.yaml").exists():
+        return "holds no run; give directories of runs of medsa-sim"
+    return "has no report.json: the run is not finished; go on with it by --resume"
 
 
 def check_sites(reports: Sequence[dict[str, Any]], runs: Sequence[Path]) -> None:

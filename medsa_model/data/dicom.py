@@ -28,6 +28,7 @@ from medsa_model.data.dicom_checks import (
     check_alike,
     check_each,
     check_positions,
+    described,
 )
 from medsa_model.data.geometry import Geometry
 from medsa_model.data.pairing import list_files
@@ -70,8 +71,13 @@ def read_series(folder: Path, case: str) -> tuple[NDArray[np.float32], Geometry]
         found = [each for each in slices if each is not None]
         if strangers := len(files) - len(found):
             raise series.refused(
-                f"{strangers} of {len(files)} files are no DICOM images that can be read; expected "
-                "the slices of one series alone. Move the others away, or export the series again."
+                f"{strangers} of {len(files)} files "
+                + ("is no DICOM image" if strangers == 1 else "are no DICOM images")
+                + " that can be read: "
+                + described([p for p, each in zip(files, slices, strict=True) if each is None])
+                + "; expected the slices of one series alone. Move "
+                + ("it" if strangers == 1 else "them")
+                + " away, or export the series again."
             )
         check_each(found, series)
         check_alike(found, series)

@@ -19,6 +19,14 @@ UNEVEN = 0.1  # of the slice distance, largest deviation of a slice from its pla
 ALIKE = 1e-3  # largest difference of direction cosines, and of pixel sizes in mm
 UPRIGHT = 0.9998  # cosine of the angle between the normal and the way through the slices (1 degree)
 CODE = re.compile(r"[A-Z]{2}")  # a modality that may be shown
+SHOWN = 3  # files that are no images, in a message
+ENDINGS = {
+    ".txt", ".pdf", ".xml", ".json", ".csv", ".html", ".htm", ".inf", ".ini", ".db", ".exe", ".md",
+    ".doc", ".docx", ".xls", ".xlsx", ".zip", ".gz", ".tar", ".nii", ".nrrd", ".mha", ".png",
+    ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".log", ".tmp", ".part", ".bak",
+    ".dcm", ".dicom", ".ima", ".img",
+}  # fmt: skip
+"""Endings of file names that may be shown: whatever else stands behind a dot may be a name."""
 NEEDED = {
     "PixelSpacing": "spacing", "ImageOrientationPatient": "directions",
     "ImagePositionPatient": "position", "SeriesInstanceUID": "series", "Modality": "modality",
@@ -59,6 +67,18 @@ class Series:
     def refused(self, problem: str) -> DataError:
         """The error that says what is wrong with the series; the caller raises it."""
         return DataError(f"case {self.case}: the folder of its DICOM series: {problem}")
+
+
+def described(strangers: Sequence[Path]) -> str:
+    """How to find files that are no images: ending and size, and never a name."""
+    found = []
+    for path in strangers[:SHOWN]:
+        ending = path.suffix.lower()
+        kind = f"a {ending}" if ending in ENDINGS else "one with another ending"
+        kind = kind if path.suffix else "one without an ending"
+        found.append(f"{kind} of {path.stat().st_size} bytes")
+    more = len(strangers) - SHOWN
+    return ", ".join([*found, *([f"{more} more"] if more > 0 else [])])
 
 
 def check_each(slices: Sequence[Slice], series: Series) -> None:

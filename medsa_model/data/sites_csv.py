@@ -2,7 +2,8 @@
 
 Columns `image_id,site`, and optionally `patient` (or `lesion_id`): cases of one patient stay on
 one side of every split. Rows for images that are not there are ignored with a warning, so that
-one file serves a whole collection and its parts.
+one file serves a whole collection and its parts. Semicolons or tabs, which spreadsheets write in
+much of Europe, may separate the columns as well.
 """
 
 import csv
@@ -20,7 +21,7 @@ NAME = "sites.csv"
 PLACE = f"{NAME} in data.root"
 WITHOUT = f"the sites of cases stand in {PLACE}, columns image_id,site and optionally patient"
 NIFTI = ".nii.gz"
-SEPARATORS = {";": ";", "\t": "tabs"}  # what spreadsheets also write, and how a message calls it
+SEPARATORS = ",;\t"  # the first of these in the header separates the columns
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def _shown(rows: Collection[str]) -> str:
 def _read(path: Path) -> dict[str, Origin]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            header = file.readline()
+            file.seek(0)
+            used = next((mark for mark in SEPARATORS if mark in header), ",")
+            reader = csv.DictReader(file, delimiter=used)
             columns = [(name or "").strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
             rows = list(reader)
@@ -96,12 +100,6 @@ def _read(path: Path) -> dict[str, Origin]:
 
 def _origins(columns: list[str], rows: list[dict[str, str]]) -> dict[str, Origin]:
     if absent := [name for name in ("image_id", "site") if name not in columns]:
-        if len(columns) == 1 and (used := [mark for mark in SEPARATORS if mark in columns[0]]):
-            raise DataError(
-                f"{PLACE}: columns must be separated by commas, this file uses "
-                f"{SEPARATORS[used[0]]}; expected the header image_id,site and optionally patient "
-                "or lesion_id. Save it again as CSV with commas."
-            )
         raise DataError(
             f"{PLACE}: no column {' and '.join(absent)}; found {', '.join(columns) or 'nothing'}; "
             "expected the header image_id,site and optionally patient or lesion_id."

@@ -37,3 +37,13 @@ def test_a_key_pair_is_made_where_it_is_wanted(tmp_path, capsys):
     assert main(["keygen", "--out", str(tmp_path / "new" / "keys")]) == 0
     assert {path.name for path in (tmp_path / "new" / "keys").iterdir()} == {"site.key", "site.pub"}
     assert "site.pub  send this" in capsys.readouterr().out
+
+
+def test_a_wrong_path_of_the_site_yaml_is_told_in_words(tmp_path, capsys):
+    (tmp_path / "kit").mkdir()
+    for name, told in (
+        ("missing.yaml", "no such file; give the site.yaml of the kit"),
+        ("kit", "is a folder; give its site.yaml"),
+    ):
+        assert main(["--config", str(tmp_path / name), "--check"]) == 1
+        assert capsys.readouterr().err == f"client/run.py: --config {tmp_path / name}: {told}\n"

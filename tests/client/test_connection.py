@@ -29,6 +29,7 @@ from client import connection, join
 from client.cli import main
 from client.config import SiteConfig, load_site
 from client.connection import FinalProblem, check_connection, clock_skew, open_client, read_key
+from client.contact import Contact
 from client.flower_fleet import signed
 from medsa_model.errors import ConnectionProblem, FederationError
 from medsa_model.logs import logger
@@ -406,7 +407,7 @@ def test_waits_grow_to_half_a_minute_and_no_further(site, monkeypatch):
 
     monkeypatch.setattr(join, "check_connection", check)
     monkeypatch.setattr(join.time, "sleep", waits.append)
-    join.wait_for_coordinator(config(site, "127.0.0.1:1"))
+    join.wait_for_coordinator(config(site, "127.0.0.1:1"), Contact())
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 

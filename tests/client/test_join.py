@@ -12,6 +12,7 @@ import pytest
 from client import join
 from client.config import SiteConfig
 from client.join import Processes, restart_supernode, start_supernode, start_worker
+from client.node import has_node
 from client.reached import SUPERNODE
 
 
@@ -26,7 +27,7 @@ def started(monkeypatch) -> list[list[str]]:
         return SimpleNamespace()
 
     monkeypatch.setattr(join, "start", start)
-    monkeypatch.setattr(join, "wait_for_coordinator", lambda config: None)
+    monkeypatch.setattr(join, "wait_for_coordinator", lambda config, contact: None)
     monkeypatch.setattr(join, "end_earlier_node", lambda config: None)
     return commands
 
@@ -115,3 +116,23 @@ def test_the_log_says_how_long_the_wait_is(tmp_path, started, clock, caplog, mon
     restart_supernode(site(tmp_path), 70)
     assert "(flower-supernode: 70) and is opened again in 1 s" in caplog.text
     assert str(tmp_path / "supernode.log") in caplog.text
+
+
+def test_that_the_coordinator_is_away_is_reason_enough(
+    tmp_path, started, clock, caplog, monkeypatch
+):
+    monkeypatch.setattr("client.join.logger.propagate", True)
+    processes = site(tmp_path)
+    processes.contact.told = "no answer"
+    restart_supernode(processes, 1)
+    assert "the connection ended" not in caplog.text and len(started) == 1
+
+
+def test_a_node_id_of_an_earlier_supernode_is_no_connection(tmp_path, started):
+    log = tmp_path / "supernode.log"
+    log.write_text("INFO : SuperNode ID: 17\n")
+    processes = site(tmp_path)
+    start_supernode(processes)
+    assert not has_node(tmp_path, processes.log_start)
+    log.write_text(log.read_text() + "INFO : SuperNode ID: 17\n")
+    assert has_node(tmp_path, processes.log_start)

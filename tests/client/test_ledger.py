@@ -32,6 +32,8 @@ def shown(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_without_a_ledger_it_says_so_and_makes_none(site, capsys):
     said = shown(capsys, "--config", site)
     assert f"no ledger yet at {site.parent / 'state' / 'ledger.jsonl'}" in said
+    assert "No differentially private training was charged. Training without" in said
+    assert "has no bound: see `client/run.py audit`." in said and "lost so far" not in said
     assert "left 6.000" in said
     assert [*(site.parent / "state").iterdir()] == []
 

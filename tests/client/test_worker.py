@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 import client.worker
 from client.flower_private import APP, Task
 from client.reached import SuperNode, check_owner, reach
-from client.worker import FAREWELL, answer, check_bundle, deliver, serve, take
+from client.worker import FAREWELL, answer, check_bundle, deliver, serve, take, told
 from medsa_model.errors import ConnectionProblem
 from medsa_model.refusals import Reason, Refused
 from server.flower_private import bundle
@@ -303,3 +303,26 @@ def test_the_next_worker_answers_for_one_that_was_killed(supernode, tmp_path):
     serve(app, NODE, tmp_path / "token")
     (memory,) = supernode.answered_for
     assert memory.startswith("one ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics", "expected"),
+    [
+        ("train", {"loss": 0.4249, "num-examples": 9}, "round 10 of 20: trained, loss 0.425, 12 s"),
+        ("train", {"num-examples": 9}, "round 10 of 20: trained, 12 s"),  # with privacy
+        ("evaluate", {"num-examples": 4}, "round 10 of 20: 4 val cases scored, 12 s"),
+        ("evaluate", {"num-examples": 1}, "round 10 of 20: 1 val case scored, 12 s"),
+        ("query", {}, "the coordinator was told name, version and numbers of cases"),
+        ("train", None, "train, round 10, 12 s: refused or failed"),
+    ],
+)
+def test_a_round_is_one_line_of_the_log(kind, metrics, expected):
+    asked = message(kind)
+    asked.metadata.__dict__["_group_id"] = "10"
+    run = json.dumps({"name": "small", "rounds": 20, "data": {"kind": "synthetic"}})
+    asked.content["config"] = ConfigRecord({"run": run, "part": "val"})
+    if metrics is None:
+        reply = Message(Error(Reason.FAILED, "no"), reply_to=asked)
+    else:
+        reply = Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=asked)
+    assert told(asked, reply, 12.04) == expected

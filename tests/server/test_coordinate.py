@@ -202,12 +202,18 @@ def test_a_superlink_that_ends_again_and_again_is_started_after_longer_and_longe
     assert world.slept[-1] == module.SOON + 1
 
 
-def test_all_sites_are_waited_for_then_the_quorum_is_enough(world, started, tmp_path):
+def test_all_sites_are_waited_for_then_the_quorum_is_enough(
+    world, started, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(module.logger, "propagate", True)
+    caplog.set_level("INFO", "medsa")
     world.connect("a", "b")
     assert gather(started, tmp_path) == 2 and sum(world.slept) >= 9
+    assert caplog.messages[-1] == "starting with a, b; missing: c"
     world.connect("c")
     before = sum(world.slept)
     assert gather(started, tmp_path) == 3 and sum(world.slept) == before
+    assert caplog.messages[-1] == "starting with a, b, c"
 
 
 @pytest.mark.fault

@@ -627,3 +627,23 @@ def test_kits_of_a_run_that_was_changed_are_told(tmp_path):
     assert told[0].startswith("site_a (")
     (tmp_path / "fed/kits/site_a.zip").write_bytes(b"no zip")
     assert len(kits_of_another_run(federation(tmp_path), changed)) == 1
+
+
+def test_paths_are_shown_as_one_would_write_them(tmp_path):
+    """The federation YAML may lie in configs/ and say folder: ../federation."""
+    made = federation(tmp_path)
+    (tmp_path / "configs").mkdir()
+    made = made.model_copy(update={"folder": tmp_path / "configs" / ".." / "fed"})
+    lines = provision(made)
+    kit = tmp_path.resolve() / "fed" / "kits" / "site_a.zip"
+    assert f"kit made: {kit};" in line(lines, "site_a")
+    revoke(made.folder, "site_b")
+    assert not any(".." in each for each in (*lines, *provision(made)))
+
+
+def test_no_line_of_the_readme_is_far_longer_than_the_others(tmp_path):
+    provision(federation(tmp_path))
+    text = (unpack(tmp_path / "fed/kits/site_a.zip", tmp_path) / "README.md").read_text()
+    lines = [each for each in text.splitlines() if not each.startswith(("|", "   "))]
+    assert max(map(len, lines)) < 140
+    assert "copy the adapters to where you keep them" in " ".join(text.split())

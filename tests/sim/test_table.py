@@ -94,3 +94,19 @@ def test_a_reference_of_some_runs_says_of_how_many(tmp_path, capsys):
     path.write_text(json.dumps(content))
     assert main(runs) == 0
     assert "| scratch (1 of 2 seeds) | 0.500 |" in capsys.readouterr().out
+
+
+def test_what_is_no_run_of_a_simulation_is_told_apart(tmp_path, capsys):
+    hospitals, empty, file = tmp_path / "real", tmp_path / "empty", tmp_path / "file"
+    empty.mkdir()
+    file.touch()
+    finished(hospitals, 0)
+    (hospitals / "report.json").unlink()
+    (hospitals / "audit.jsonl").touch()  # which a run at hospitals has
+    for path, told in (
+        (hospitals, "is a run at hospitals; sim.table takes runs of medsa-sim"),
+        (tmp_path / "wrong", "does not exist: no such folder"),
+        (empty, "holds no run"),
+        (file, "is a file; give directories of runs"),
+    ):
+        assert refused([str(path)], capsys).startswith(f"sim.table: {path} {told}")

@@ -21,7 +21,7 @@ from PIL import Image
 
 from client.config import SiteConfig, load_site
 from client.opened import Checked, check_cases, examine, open_site
-from client.preflight import data as told
+from client.preflight import data
 from medsa_model.errors import MedsaError
 from tests.medsa_model.data.dicom_files import CANARY, SERIES, body, write_series, write_slice
 from tests.medsa_model.data.good_files import (
@@ -336,7 +336,8 @@ CASES = [
     # tables and lists
     Bad("site of no case", pictures, csv("image_id,site\np0,a\np1,a\np2,a\n"),
         ("sites.csv in data.root: 1 of 4 images have no row: p3",)),
-    Bad("semicolons", pictures, csv("image_id;site\np0;a\n"), ("must be separated by commas",)),
+    Bad("semicolons", pictures, csv("image_id;site\np0;a\np1;a\np2;a\n"),
+        ("sites.csv in data.root: 1 of 4 images have no row: p3",)),
     Bad("a case twice in the table", pictures, csv("image_id,site\np0,a\np0,b\n"),
         ("1 image_id(s) appear more than once: p0",)),
     Bad("table in another encoding", pictures, csv(b"image_id,site\np0,M\xfcnchen\n"),
@@ -424,7 +425,7 @@ CASES = [
     Bad("DICOM without pixels", monai, series(PixelData=None),
         ("4 of 4 slices have no pixels that can be decoded",)),
     Bad("report in the series", monai, content("imagesTr/ct_1/report.txt", CANARY.encode()),
-        ("1 of 5 files are no DICOM images that can be read",)),
+        ("1 of 5 files is no DICOM image that can be read: a .txt of ",)),
     Bad("labels of another series", monai,
         lambda root: volume(root / "labelsTr/ct_1.nii.gz", organs(), AFFINE),
         ("lies elsewhere than the image", "expected at most 0.1 mm")),
@@ -489,6 +490,11 @@ def harmless(text: str, tmp_path: Path, config: SiteConfig) -> None:
 def heard(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     monkeypatch.setattr("medsa_model.logs.logger.propagate", True)  # set_up() turns it off
     return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+def told(config: SiteConfig) -> str:
+    """What `--check` says about the data."""
+    return data(config)[0]
 
 
 def test_there_are_many() -> None:

@@ -250,8 +250,10 @@ SPOILED: list[tuple[str, Spoil, str]] = [
     ("empty", empty, "it holds no file"),
     ("folders", lambda folder: (folder / "sub").mkdir(), "1 folder(s), or links to n"),
     ("dead link", lambda folder: (folder / "a").symlink_to(folder / "b"), "1 folder(s), or link"),
-    ("text", lambda folder: (folder / "a.txt").write_text(CANARY), "1 of 5 files are no DICOM im"),
-    ("no header", lambda folder: (folder / "IM0001").write_bytes(b""), "1 of 4 files are no DICOM"),
+    ("text", lambda folder: (folder / "a.txt").write_text(CANARY),
+     "1 of 5 files is no DICOM image that can be read: a .txt of "),
+    ("no header", lambda folder: (folder / "IM0001").write_bytes(b""),
+     "1 of 4 files is no DICOM image that can be read: one without an ending of 0 bytes"),
     ("one slice", single, "it holds 1 slice; expected two or more"),
     ("gap", gap, "about 2 slice(s) are missing in 1 gap(s) of up to 15 mm between 7 slices"),
     ("uneven", uneven, "1 of 5 slices are up to 1.5 mm away from equal distances of 5 mm"),
@@ -336,7 +338,7 @@ def test_what_pydicom_says_stays_inside(
     assert read_series(folder, CASE)[0].shape == (4, 12, 10)
     path = folder / "IM0002"
     path.write_bytes(path.read_bytes().replace(b"-1024.0 ", b"-10x4.0 "))
-    assert "1 of 4 files are no DICOM images that can be read" in refused(folder)
+    assert "1 of 4 files is no DICOM image that can be read" in refused(folder)
     assert caplog.text == "" and not recwarn.list
 
 
@@ -413,3 +415,16 @@ def test_a_folder_named_like_a_file_is_no_series(tmp_path: Path) -> None:
     (tmp_path / "imagesTr" / "ct_b.nii.gz").mkdir()
     with pytest.raises(DataError, match=r"1 of 4 listed files are not there: ct_b\.nii\.gz"):
         Btcv().open(tmp_path)
+
+
+def test_strangers_are_described_by_ending_and_size_and_never_by_name(folder: Path) -> None:
+    """What stands behind a dot may be a name as well."""
+    write_series(folder, body())
+    for name in (f"1.{CANARY}", "2.PDF", "3", "4.txt", "5.txt"):
+        (folder / name).write_bytes(b"x" * int(name[0]))
+    said = refused(folder)
+    assert (
+        "5 of 9 files are no DICOM images that can be read: one with another ending of 1 bytes, "
+        "a .pdf of 2 bytes, one without an ending of 3 bytes, 2 more; expected"
+    ) in said
+    assert CANARY not in said
