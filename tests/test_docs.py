@@ -36,6 +36,7 @@ ELSEWHERE = {
     "flower-server ": "run or parsed in test_readme_federation.py, but for report, which is here",
     "python client/run.py ": "run or parsed in test_readme_federation.py",
     "pip ": "parsed in test_readme_federation.py by pip, which would take minutes and a network",
+    "unzip ": "run in test_readme_federation.py",
 }
 HERE = {
     "medsa-predict ": "run here",
@@ -44,6 +45,7 @@ HERE = {
     "python -m sim.table ": "run here",
     "python -m monai.bundle ": "run here, after the export of the bundle",
     "make ": "the target is looked up: it would install everything",
+    ". .venv/bin/activate": "the environment of make, in which this runs or another one",
     "pytest": "it is what runs this",
     "export FLWR_": "Flower's variables, for the next one",
     "flwr run ": "run in tests/sim/test_flower_app.py, with processes of its own",
@@ -54,7 +56,8 @@ PREDICTS, EXPORTS, BUNDLES = (
 TINY = ["rounds=1", "model.image_size=32", "train.epochs=null", "train.steps=1"]
 TINY += ["train.batch_size=2", "sim.examples=0", "sim.rows=[]", "sim.references=[]"]
 TINY += ["sim.processes=1"]
-SIZE = (400, 512)  # height and width, so that the printed clicks and boxes are inside
+SIZE = (256, 256)  # height and width, as the pages say; the printed clicks and boxes are inside
+FEDERATED = "runs/federation/demo/TIME"  # TIME is the start of a run
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +65,13 @@ def place(tmp_path_factory) -> Path:
     """A folder with what the printed commands name: adapters, images, a CT volume."""
     folder = tmp_path_factory.mktemp("docs")
     images = ["model.image_size=32"]
-    for name in ("runs/isic_few", "runs/demo", "site_a/state/results/hospital-1b2c3d4e"):
+    for name in ("runs/isic_few", FEDERATED, "site_a/state/results/hospital-1b2c3d4e"):
         write_adapters(folder / name, "hospital.yaml", images)
     organs = "data={kind: phantom, classes: [liver, spleen]}"
     write_adapters(folder / "runs" / "btcv", "btcv.yaml", [organs, *images])
     for number, case in enumerate(("case_001", "case_002")):
         mask = np.zeros(SIZE, np.uint8)
-        mask[100:300, 40 + number : 360 + number] = 255
+        mask[60:190, 40 + number : 210 + number] = 255
         image = np.random.default_rng(number).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
         for kind, picture in (("images", image), ("drawn", mask), ("labels", mask)):
             (folder / kind).mkdir(exist_ok=True)
@@ -99,8 +102,9 @@ def finished(tmp_path_factory) -> Path:
     for seed, name in enumerate(("isic", "isic-2", "isic-3")):
         out = ["--out", str(folder / "runs" / name), f"seed={seed}", "data.cases_per_site=6"]
         assert simulate(["--config", demo, *out, *TINY]) == 0
-    for name in ("demo", "isic_few"):
-        (folder / "runs" / name).symlink_to(folder / "runs" / "isic")
+    (folder / FEDERATED).parent.mkdir(parents=True)
+    for name in (FEDERATED, "runs/isic_few"):
+        (folder / name).symlink_to(folder / "runs" / "isic")
     return folder
 
 
@@ -221,7 +225,7 @@ def test_a_printed_table_is_made(command, finished, monkeypatch, capsys):
 @pytest.mark.parametrize("command", printed("flower-server report "))
 def test_a_printed_report_is_made(command, finished, monkeypatch):
     monkeypatch.chdir(finished)
-    page = finished / "runs" / "demo" / "report.html"
+    page = finished / FEDERATED / "report.html"
     page.unlink()
     assert server.cli.main(words(command)) == 0
     assert page.exists()

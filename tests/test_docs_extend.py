@@ -14,10 +14,16 @@ from pydantic import Field, TypeAdapter
 
 from medsa_model.adapters import Adapter
 from medsa_model.adapters.freeze import trained_parameters
+from medsa_model.backbone import Model
+from medsa_model.build import build
+from medsa_model.checkpoint import write_adapter
 from medsa_model.data import DataSet
 from medsa_model.errors import DataError
+from medsa_model.export.cli import main as export
 from medsa_model.prompts import collate
 from medsa_model.strategies import FedAvg, Strategy, Update
+from medsa_model.task import Task
+from medsa_model.trained import read_trained
 from tests.printed_commands import PAGES, fences
 
 FILES = dict(
@@ -43,10 +49,14 @@ def module(tmp_path, monkeypatch):
     return load
 
 
+def longer(union, section):
+    """The union with one line more."""
+    return Annotated[get_args(union)[0] | section, Field(discriminator="kind")]
+
+
 def joined(union, section):
     """A member of the union with one line more, as a configuration file gives it."""
-    longer = Annotated[get_args(union)[0] | section, Field(discriminator="kind")]
-    return TypeAdapter(longer).validate_python
+    return TypeAdapter(longer(union, section)).validate_python
 
 
 def state(*values: float) -> dict[str, torch.Tensor]:
@@ -99,6 +109,25 @@ def test_the_adapter(module, tiny):
     assert names and all(name.endswith("bias") for name in names)
     model(images, prompt).sum().backward()
     assert [name for name, value in names.items() if value.grad is None] == []
+
+
+def test_the_adapter_is_handed_on(module, tmp_path, monkeypatch):
+    """By the program itself, with the line in the union; the folder is read again."""
+    bitfit = module("medsa_model/adapters/bitfit.py").BitFit
+    monkeypatch.setattr("medsa_model.adapter_config.Adapter", longer(Adapter, bitfit))
+    sections = {"model": Model(image_size=32), "adapter": bitfit(decoder=False),
+                "task": Task(structures=("polyp",), prompts=("box",))}  # fmt: skip
+    built = build(sections["model"], sections["adapter"], 0, torch.device("cpu"), 0)
+    state = {name: value + 1 for name, value in built.initial.items()}
+    (tmp_path / "run").mkdir()
+    written = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    write_adapter(tmp_path / "run", state, built.manifest, written)
+    out = tmp_path / "adapter"
+    assert export(["adapter", "--adapter", str(tmp_path / "run"), "--out", str(out)]) == 0
+    found = read_trained(out)
+    assert found.adapter == sections["adapter"] and found.state.keys() == state.keys()
+    assert all(torch.equal(found.state[name], value) for name, value in state.items())
+    assert "bitfit" in (out / "README.md").read_text().lower()
 
 
 def test_the_strategy(module):

@@ -4,10 +4,13 @@ Those that run until hospitals have come are tested with real processes in tests
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -32,9 +35,11 @@ from tests.printed_commands import PAGES, ROOT, inline, printed
 
 SERVER = printed("flower-server ")
 WATCHED = [command for command in SERVER if " --page " in command or " --track " in command]
-SITE = printed("python client/run.py ")
+UNZIP = printed("unzip ")
+TRIAL, *SITE = sorted(printed("python client/run.py "), key=lambda each: "/PATH/TO/" in each)
 PIP = [*printed("pip "), *inline("pip install")]
 INLINE = [*inline("flower-server"), *inline("python client/run.py"), *inline("ssh-keygen")]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "1000"}
 
 
 @pytest.fixture
@@ -83,12 +88,13 @@ def test_the_pages_print_these_commands():
     assert [words(command)[0] for command in SERVER] == [
         "provision", "check", "--config", "status", "start", "start", "report",
     ]  # fmt: skip
-    assert len(WATCHED) == 2
+    assert len(WATCHED) == 2 and len(UNZIP) == 1
+    assert shlex.split(TRIAL)[3] == f"{shlex.split(UNZIP[0])[-1]}/site_a/site.yaml"
     assert len(SITE) == 2 and "--check" in SITE[0] and "--check" not in SITE[1]
     assert sorted(command.partition(" -")[0] for command in INLINE) == [
         "flower-server", "flower-server audit verify", "flower-server revoke",
-        "flower-server submit", "python client/run.py audit", "python client/run.py keygen",
-        "python client/run.py ledger", "ssh-keygen",
+        "flower-server status", "flower-server submit", "python client/run.py audit",
+        "python client/run.py keygen", "python client/run.py ledger", "ssh-keygen",
     ]  # fmt: skip
     assert len(PIP) >= 6
 
@@ -143,6 +149,51 @@ def test_provision_check_and_status(place, capsys):
     assert "no flower-server is running" in capsys.readouterr().out
 
 
+@pytest.mark.integration
+@pytest.mark.skipif(not shutil.which("unzip"), reason="needs unzip, as the page says")
+@pytest.mark.timeout(900)
+def test_the_trial_runs_as_printed(place):
+    """Every command with a process of its own: provision, check, start, kits, sites, status; at the
+    end the server's last line names the run, where the pages say."""
+    settings = {"federation": {"address": {"host": "localhost", "port": free_port()}},
+                "demo": {"rounds": 1, "train": {"steps": 1, "batch_size": 2}}}  # fmt: skip
+    for name, changes in settings.items():
+        path = place / "configs" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    for command in SERVER[:2]:
+        assert by_itself(command, place).wait(60) == 0
+    started = {"server": by_itself(SERVER[2], place)}
+    try:
+        for site in ("site_a", "site_b", "site_c", "site_d"):
+            unzip, join = (each.replace("site_a", site) for each in (UNZIP[0], TRIAL))
+            subprocess.run(shlex.split(unzip), check=True, cwd=place, stdout=subprocess.DEVNULL)
+            started[site] = by_itself(join, place)
+        assert by_itself(SERVER[3], place).wait(240) in (0, 1)  # 1: it is not yet there
+        output, _ = started["server"].communicate(timeout=600)
+        codes = {name: process.wait(60) for name, process in started.items()}
+    finally:
+        for process in started.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+    assert set(codes.values()) == {0}, output
+    run = Path(output.splitlines()[-1].rpartition(": ")[2])
+    assert run.parent == place / "runs" / "federation" / "demo"
+    assert "runs/federation/demo/TIME" in PAGES["README.md"]
+    assert (run / "report.html").exists() and (run / "final" / "adapter_config.json").exists()
+
+
+def by_itself(command: str, place: Path) -> subprocess.Popen[str]:
+    """A process of a printed command, as it stands there, in the folder `place`."""
+    program, *rest = shlex.split(command)
+    start = ["-m", "server.cli"] if program == "flower-server" else [str(ROOT / rest.pop(0))]
+    return subprocess.Popen(
+        [sys.executable, *start, *rest], cwd=place, text=True, env=ONE_THREAD,
+        stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE if rest == shlex.split(SERVER[2])[1:] else subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 def test_a_site_checks_its_unedited_kit(place, capsys):
     """Everything is well but the coordinator, which is not running."""
     assert flower_server(words(SERVER[0])) == 0
@@ -194,7 +245,7 @@ def test_audit_logs_are_verified(place, capsys):
     verify, site = sentence("flower-server audit verify"), sentence("python client/run.py audit")
     assert flower_server(verify) == 0 and run_site(site) == 0
     assert "no audit log yet" in capsys.readouterr().out
-    run = place / "runs" / "demo" / "1"
+    run = place / "runs" / "federation" / "demo" / "1"
     run.mkdir(parents=True)
     (place / "site_a" / "state").mkdir()
     for log in (run / "audit.jsonl", place / "site_a" / "state" / "audit.jsonl"):

@@ -7,7 +7,7 @@ counts from 1); a box has its slice last.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from medsa_model.errors import ConfigError
@@ -25,11 +25,13 @@ WRITTEN = {
 @dataclass(frozen=True)
 class Given:
     """One click (x, y or i, j, k) or box (x0, y0, x1, y1 and of a volume z) on `structure`, which
-    is a number from 0. `numbers` are those of the file."""
+    is a number from 0. `numbers` are those of the file. `case` is where it is asked; of a command
+    about one case it is empty."""
 
     structure: int
     mark: Mark
     numbers: tuple[float, ...]
+    case: str = field(default="", compare=False)
 
     def told(self) -> str:
         """For tables: `click 12,30`."""
@@ -102,7 +104,7 @@ def by_itself(structures: Sequence[int], task: Task) -> str:
 
 
 def untrained(marks: Iterable[Given], task: Task) -> list[str]:
-    """Warnings about prompts that the adapter has not seen in training."""
+    """Warnings about prompts of any number of cases that the adapter has not seen in training."""
     marks = list(marks)
     kinds = {"box" if each.mark == "box" else "click" for each in marks}
     trained = {"click" if kind == "clicks" else kind for kind in task.prompts}
@@ -111,11 +113,18 @@ def untrained(marks: Iterable[Given], task: Task) -> list[str]:
         f"{', '.join(task.prompts)}): look at these masks with more care"
         for kind in sorted(kinds - trained)
     ]
-    if any({"box", "click"} <= _kinds(marks, number) for number in {m.structure for m in marks}):
-        said.append("a box together with clicks was not in the training: look with care")
+    prompts: dict[tuple[str, int, float], set[str]] = {}  # case, structure, slice
+    for each in marks:
+        # a click has its slice last too, where the file's third axis leads through the slices
+        place = each.numbers[-1] if task.volumes else 0
+        kind = "box" if each.mark == "box" else "click"
+        prompts.setdefault((each.case, each.structure, place), set()).add(kind)
+    both = [prompt for prompt, found in prompts.items() if found == {"box", "click"}]
+    if both:
+        cases = list(dict.fromkeys(case for case, *_ in both if case))
+        where = f"{'cases' if len(cases) > 1 else 'case'} {listed(cases)}: " if cases else ""
+        said.append(
+            f"{where}a box together with clicks on one structure was not in the training: look at "
+            "these masks with more care"
+        )
     return said
-
-
-def _kinds(marks: Iterable[Given], structure: int) -> set[str]:
-    return {"box" if each.mark == "box" else "click" for each in marks
-            if each.structure == structure}  # fmt: skip

@@ -7,6 +7,9 @@ CSV, with this header, in any order of columns; of a click x1 and y1 stay empty,
     IMG_0001,lesion,not,10,12,,,
     scan7,liver,box,60,40,180,150,33
 
+Columns may be separated by semicolons, as spreadsheets write them where the comma is the decimal
+sign; numbers may have that then.
+
 JSON, any of the keys click, not and box in an entry; in a volume clicks have three numbers and
 boxes five:
 
@@ -64,7 +67,7 @@ def read_prompts(path: Path, task: Task, cases: Collection[str]) -> Prompts:
             problems.append(f"{where}: {said}")
             return
         number = task.structures.index(str(structure)) if structure else 0
-        given = Given(number, _mark(mark), tuple(float(value) for value in numbers))
+        given = Given(number, _mark(mark), tuple(float(value) for value in numbers), case)
         found.setdefault(case, []).append(given)
 
     read_csv = partial(_read_csv, volumes=task.volumes)
@@ -108,7 +111,9 @@ def _mark(text: str) -> Mark:
 
 
 def _read_csv(text: str, add: Add, problems: list[str], volumes: bool) -> None:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    first = text.partition("\n")[0]
+    between = ";" if ";" in first and "," not in first else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
     header = tuple((name or "").strip() for name in reader.fieldnames or ())
     if (missing := [name for name in COLUMNS if name not in header]) and missing != ["z"]:
         problems.append(
@@ -133,7 +138,10 @@ def _read_csv(text: str, add: Add, problems: list[str], volumes: bool) -> None:
                     f"{', '.join(needed)}"
                 )
                 continue
-            numbers: list[object] = [_number(values[n]) for n in COLUMNS[3:] if values[n]]
+            cells = (values[name] for name in COLUMNS[3:] if values[name])
+            numbers: list[object] = [
+                _number(cell.replace(",", ".") if between == ";" else cell) for cell in cells
+            ]
             if kind in ("click", "not") and (values["x1"] or values["y1"]):
                 problems.append(f"{where}: {kind} with x1 or y1; expected x0, y0 (and z)")
                 continue
