@@ -11,7 +11,7 @@ from typing import TypeVar
 from medsa_model.report_values import Json
 
 HEIGHT, EMPTY = 240, 60  # of a chart, and of one without a line; all are 460 wide
-LEFT, RIGHT, TOP, BOTTOM = 40, 452, 8, 212  # of the area that is drawn in
+LEFT, RIGHT, TOP, BOTTOM = 48, 452, 8, 212  # of the area that is drawn in
 PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#A39400", "#4D4D4D",
 )  # fmt: skip
@@ -22,6 +22,7 @@ POINTS = 2400  # of all lines of a chart
 MARKS = 12  # of a line, about
 SHORT = 30  # rounds that are shown whole from the start
 SIZE = 3.5  # half of a marker
+RING = 6.0, 4.2  # radii of the marker of a mean; those of a site find room in it
 
 T = TypeVar("T")
 
@@ -33,11 +34,17 @@ def look(place: int, count: int) -> Json:
     return {"colour": PALETTE[place], "dash": DASHES[place], "mark": mark(place, 12, 6)}
 
 
+def circle(x: float, y: float, radius: float, turn: int = 0) -> str:
+    """As a path around (x, y); one inside another of another `turn` (0 or 1) is a hole."""
+    r, half = radius, f"0 1 {turn}"
+    return f"M{x - r:.1f} {y:.1f}a{r} {r} {half} {2 * r} 0a{r} {r} {half} {-2 * r} 0z"
+
+
 def mark(place: int, x: float, y: float) -> str:
     """A marker as a path around (x, y)."""
     s = SIZE
     if place == 0:
-        return f"M{x - s:.1f} {y:.1f}a{s} {s} 0 1 0 {2 * s} 0a{s} {s} 0 1 0 {-2 * s} 0z"
+        return circle(x, y, s)
     corners = {
         1: ((-1, -1), (1, -1), (1, 1), (-1, 1)),
         2: ((0, -1.2), (1.2, 1), (-1.2, 1)),
@@ -57,11 +64,14 @@ def end_of_axis(last: int, rounds: int) -> int:
 
 
 def chart(
-    title: str, curves: Mapping[str, Mapping[int, float]], mean: Mapping[int, float], end: int
-) -> Json:
+    title: str, curves: Mapping[str, Mapping[int, float]], mean: Mapping[int, float], end: int,
+    decimals: int = 0,
+) -> Json:  # fmt: skip
     """A chart of `curves` (site -> round -> value) and their `mean` over rounds up to `end`.
 
-    A site without a value keeps its place in the order of looks, and has no line.
+    A site without a value keeps its place in the order of looks, and has no line. A line of a
+    single point has a marker in any case: nothing else of it could be seen. Values at the axis
+    have at least so many `decimals`.
     """
     turns = {turn for curve in curves.values() for turn in curve}
     values = [value for curve in curves.values() for value in curve.values()]
@@ -83,16 +93,31 @@ def chart(
             points = [place(*point) for point in thinned(sorted(curve.items()), most)]
             marked = thinned(points, MARKS) if len(points) > 3 * MARKS else points
             seen = look(number, len(curves))
-            seen["mark"] = "".join(mark(number, *at) for at in marked) if seen["mark"] else ""
+            if seen["mark"]:
+                seen["mark"] = "".join(mark(number, *at) for at in marked)
+            elif len(points) == 1:
+                seen["mark"] = mark(0, *points[0])
             lines.append({"site": site, "path": path(points), **seen})
     if mean and len(curves) > 1:
         points = [place(*point) for point in thinned(sorted(mean.items()), most)]
-        lines.append({"site": "", "path": path(points), "colour": BLACK, "dash": "", "mark": ""})
+        rings = [circle(*points[0], radius, turn) for turn, radius in enumerate(RING)]
+        ring = "".join(rings) if len(points) == 1 else ""
+        lines.append({"site": "", "path": path(points), "colour": BLACK, "dash": "", "mark": ring})
     return {
         "title": title, "height": HEIGHT, "lines": lines,
         "x": [{"at": round(place(turn, ys[0])[0], 1), "text": f"{turn:g}"} for turn in xs],
-        "y": [{"at": round(place(first, value)[1], 1), "text": f"{value:g}"} for value in ys],
+        "y": [{"at": round(place(first, value)[1], 1), "text": text}
+              for value, text in zip(ys, texts(ys, decimals), strict=True)],
     }  # fmt: skip
+
+
+def texts(values: Sequence[float], decimals: int) -> list[str]:
+    """Numbers with the same count of decimals, at least `decimals`; tiny ones as `1e-06`."""
+    short = [f"{value:g}" for value in values]
+    if any("e" in text for text in short):
+        return short
+    places = max(decimals, *(len(text.partition(".")[2]) for text in short))
+    return [f"{value:.{places}f}" for value in values]
 
 
 def path(points: Sequence[tuple[float, float]]) -> str:

@@ -19,6 +19,8 @@ from server.page_lines import GrowingLines
 EVENTS = 50  # newest entries of the audit log that are kept
 REJECTED = 20  # newest rejected answers
 ROUNDS = 5  # last rounds whose duration tells that of the next
+MESSAGES = frozenset({"joined", "train", "traffic"})
+"""Entries of the audit log that a message of a site leads to, whenever it comes."""
 TAIL = 2**20  # bytes of the audit log that are read of one that is there already
 WORK = {
     "train": "training, round {}", "val": "scoring validation cases, round {}",
@@ -47,6 +49,13 @@ class SiteProgress:
     trouble: bool = False
     """Whether `doing` says that an answer was not used or did not come."""
     quarantined: bool = False
+    heard: datetime | None = None
+    """When its newest message was taken up."""
+
+    @property
+    def took_part(self) -> bool:
+        """Whether anything of it is known of this run."""
+        return bool(self.doing or self.heard or self.loss or self.up or self.down)
 
 
 @dataclass(frozen=True)
@@ -111,13 +120,12 @@ class Progress:
                 sums[turn] = total + cases * dice, weight + cases
         return {turn: total / weight for turn, (total, weight) in sorted(sums.items()) if weight}
 
-    def mean_test_dice(self) -> float | None:
-        """The mean Dice over the test cases of all sites; `None` before they are scored."""
-        total = cases = 0.0
-        for site in self.sites.values():
-            if site.test_dice is not None:
-                total, cases = total + site.test_cases * site.test_dice, cases + site.test_cases
-        return total / cases if cases else None
+    def test_scores(self) -> dict[str, tuple[float, float]]:
+        """Dice and number of test cases of each site that has scored them."""
+        return {
+            name: (site.test_dice, site.test_cases)
+            for name, site in self.sites.items() if site.test_dice is not None
+        }  # fmt: skip
 
     def _count(self, event: Json) -> None:
         """Take up an event of metrics.jsonl."""
@@ -152,6 +160,8 @@ class Progress:
     def _follow(self, entry: Entry) -> None:
         """Take up an entry of the audit log: who does what."""
         when, facts, kind = datetime.fromisoformat(entry.time), entry.facts, entry.event
+        if kind in MESSAGES and "site" in facts:
+            self.site(facts["site"]).heard = when.astimezone(UTC)
         if when < self.since:
             return
         turn, what = int(number(facts.get("round")) or 0), str(facts.get("what", ""))

@@ -19,6 +19,7 @@ from server.page_progress import Progress
 from server.page_tables import COLUMNS, charts, events, facts, rejected, site_row
 from server.page_words import STARTING, Stage, clock, headline, progress_in_words
 
+SILENT = "The SuperLink does not answer: who is connected was so when it last did."
 FRESH = 0.5  # seconds that a state is given to further readers
 
 
@@ -80,20 +81,22 @@ class PageState:
         names = self._names(progress)
         known = progress.sites.values() if progress else ()
         private = any(site.epsilon is not None for site in known)
-        complete = stage is not None and is_complete(stage.run)
+        complete, over = stage is not None and is_complete(stage.run), self._is_over(stage)
+        silent = not (self.nodes.answers or over)  # the SuperLink ends before the page does
         return {
             "federation": self.federation.name,
             "run": stage.config.name if stage else "no run yet",
             "mood": told.mood, "words": told.words, "detail": told.detail,
-            "over": self._is_over(stage),
+            "over": over,
             "rounds": rounds, "done": done,
             "progress": progress_in_words(done, rounds, progress) if stage else "",
             "facts": facts(self.federation, stage, progress),
-            "problem": "" if self.nodes.answers else
-            "The SuperLink does not answer: who is connected was so when it last did.",
+            "problem": SILENT if silent else "",
             "columns": [*COLUMNS, "Epsilon"] if private else [*COLUMNS],
             "sites": [
-                site_row(name, place, len(names), nodes.get(name), progress, private, complete)
+                site_row(
+                    name, place, len(names), nodes.get(name), progress, private, complete, over
+                )
                 for place, name in enumerate(names)
             ],
             "charts": charts(names, progress, rounds),

@@ -1,10 +1,13 @@
 // Ask for the state every two seconds and change what is different; texts are only ever texts.
 const EVERY = 2000; // milliseconds between two questions
 const PATIENCE = 8000; // milliseconds for an answer
+const NEWEST = 12; // events that are always shown, as in the style sheet
 const SVG = "http://www.w3.org/2000/svg";
 const at = (id) => document.getElementById(id);
 const before = {}; // what was shown last, as JSON
 let answered = new Date();
+let pointed = null; // the site whose row a mouse is over
+let tapped = null; // the site whose row was tapped
 
 const say = (element, text) => {
   if (element.textContent !== text) element.textContent = text;
@@ -40,9 +43,10 @@ const line = (look, path) => [
 const swatch = (look) =>
   draw("svg", { class: "swatch", viewBox: "0 0 24 12", "aria-hidden": "true" }, ...line(look, "M0 6H24"));
 
-const siteRow = (site) => {
+const siteRow = (site, columns) => {
   const name = make("th", { scope: "row", title: site.name }, swatch(site.look), make("span", {}, site.name));
-  const cells = site.cells.map((cell) => make("td", { class: cell.kind }, cell.text));
+  const cells = site.cells.map((cell, column) =>
+    make("td", { class: cell.kind, "data-label": columns[column + 1] }, cell.text));
   return make("tr", { "data-site": site.name }, name, ...cells);
 };
 
@@ -53,7 +57,7 @@ const showSites = (state) => {
     const heads = state.columns.map((text) =>
       make("th", text === "What it does" ? { scope: "col", class: "text" } : { scope: "col" }, text));
     at("sites").tHead.rows[0].replaceChildren(...heads);
-    body.replaceChildren(...state.sites.map(siteRow));
+    body.replaceChildren(...state.sites.map((site) => siteRow(site, state.columns)));
   });
   state.sites.forEach((site, row) => site.cells.forEach((cell, column) => {
     const place = body.rows[row].cells[column + 1];
@@ -64,15 +68,30 @@ const showSites = (state) => {
 
 const showChart = (picture, chart) => {
   const grid = chart.y.flatMap((tick) => [
-    draw("path", { class: "grid", d: `M40 ${tick.at}H452` }),
-    draw("text", { x: 34, y: tick.at + 4, "text-anchor": "end" }, tick.text),
+    draw("path", { class: "grid", d: `M48 ${tick.at}H452` }),
+    draw("text", { x: 42, y: tick.at + 4, "text-anchor": "end" }, tick.text),
   ]);
   const turns = chart.x.map((tick) => draw("text", { x: tick.at, y: 230, "text-anchor": "middle" }, tick.text));
   const lines = chart.lines.map((each) =>
     draw("g", { "data-site": each.site, class: each.site ? "" : "mean" }, ...line(each, each.path)));
-  const none = draw("text", { class: "none", x: 246, y: 35, "text-anchor": "middle" }, "nothing recorded yet");
+  const none = draw("text", { class: "none", x: 250, y: 35, "text-anchor": "middle" }, "nothing recorded yet");
   picture.setAttribute("viewBox", `0 0 460 ${chart.height}`);
   picture.replaceChildren(...grid, ...turns, ...(lines.length ? lines : [none]));
+};
+
+// The lines of the site that is pointed at or tapped are thick.
+const highlight = () => {
+  const site = pointed ?? tapped;
+  for (const each of document.querySelectorAll("#charts g[data-site], #sites tr[data-site]"))
+    each.classList.toggle("shown", site !== null && each.dataset.site === site);
+};
+
+// Of many events the newest are shown; the others on demand.
+const fold = (count) => {
+  const open = at("earlier").ariaExpanded === "true";
+  at("events").classList.toggle("folded", !open);
+  at("earlier").hidden = count <= NEWEST;
+  say(at("earlier"), open ? "Show the newest events alone" : `Show ${count - NEWEST} earlier events`);
 };
 
 const show = (state) => {
@@ -87,6 +106,7 @@ const show = (state) => {
   showSites(state);
   whenChanged("charts", state.charts, (charts) =>
     document.querySelectorAll("#charts svg").forEach((picture, place) => showChart(picture, charts[place])));
+  highlight();
   at("rejections").hidden = !state.rejected.length;
   whenChanged("rejected", state.rejected, (rows) => at("rejected").tBodies[0].replaceChildren(
     ...rows.map((row) => make("tr", {}, ...row.map((text, column) => make("td", { class: column ? "text" : "" }, text))))));
@@ -94,6 +114,7 @@ const show = (state) => {
   whenChanged("events", state.events, (events) => at("events").tBodies[0].replaceChildren(
     ...events.map((event) => make("tr", {}, make("td", { class: "text time" }, event.time),
       make("td", { class: `text ${event.kind}` }, event.text)))));
+  fold(state.events.length);
   say(at("note"), state.over
     ? `State of ${state.time}. It is the last one: the page does not ask any more; load it again for another run.`
     : `State of ${state.time}; asked for every ${EVERY / 1000} s.`);
@@ -119,14 +140,25 @@ const ask = async () => {
   if (!over) setTimeout(ask, EVERY);
 };
 
-// Whose row is pointed at, his lines are thick.
+// A site that a mouse points at is followed while it does; one that is tapped until the next tap.
+const siteAt = (event) => event.target.closest("tr[data-site]")?.dataset.site ?? null;
 at("sites").addEventListener("pointerover", (event) => {
-  const row = event.target.closest("tr[data-site]");
-  for (const each of document.querySelectorAll("#charts g[data-site]"))
-    each.classList.toggle("shown", row !== null && each.dataset.site === row.dataset.site);
+  pointed = event.pointerType === "touch" ? null : siteAt(event);
+  highlight();
 });
 at("sites").addEventListener("pointerleave", () => {
-  for (const each of document.querySelectorAll("#charts g.shown")) each.classList.remove("shown");
+  pointed = null;
+  highlight();
 });
+at("sites").addEventListener("click", (event) => {
+  const site = siteAt(event);
+  tapped = site === tapped ? null : site;
+  highlight();
+});
+at("earlier").addEventListener("click", () => {
+  at("earlier").ariaExpanded = at("earlier").ariaExpanded === "true" ? "false" : "true";
+  fold(at("events").tBodies[0].rows.length);
+});
+fold(at("events").tBodies[0].rows.length);
 
 if (document.body.dataset.over === "no") ask();

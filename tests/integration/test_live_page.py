@@ -41,7 +41,10 @@ def test_a_browser_follows_a_run_from_the_first_site_to_the_end(tmp_path):
             page.wait_for(f"{text('words')} === 'The run small is complete'", 120)
             page.wait_for(f"{text('note')}.includes('It is the last one')", 60)
             assert page.evaluate("document.querySelectorAll('#charts g').length") == 7
-            assert "Mean Dice over all test cases" in page.evaluate(text("detail"))
+            detail = page.evaluate(text("detail"))
+            assert detail.startswith("Mean Dice 0.") and "test cases of 3 sites)" in detail
+            assert detail.endswith("The report is report.html in the run directory.")
+            assert page.evaluate(text("problem")) == ""
             assert page.evaluate("window.loadedOnce")
             asked = len(page.requests)
             page.resize(390, 844)

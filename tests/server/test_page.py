@@ -146,6 +146,20 @@ def test_the_page_is_whole_without_a_script(run):
     assert not re.search(r'(src|href|action)="', shown) and ' style="' not in shown
 
 
+def test_every_cell_of_a_site_has_its_heading(run):
+    """On a telephone there is no row of headings: a site is a card of labelled cells."""
+    run.state.begin(run.config, run.place)
+    run.start()
+    run.note("privacy", round=1, site="north", epsilon=1.25, delta=0.001)
+    shown, columns = ask(run, "/").text, ask(run, "/state.json").json()["columns"]
+    table = re.search(r'id="sites">.*?</table>', shown, re.DOTALL)[0]
+    rows = re.findall(r"<tr data-site=.*?</tr>", table, re.DOTALL)
+    assert columns[-1] == "Epsilon" and len(rows) == 3
+    for row in rows:
+        assert re.findall(r'data-label="(.*?)"', row) == columns[1:]
+    assert '<abbr title="10^6 bytes">MB</abbr>' in shown and "10<sup>" not in shown
+
+
 def test_nothing_that_others_should_not_know(run):
     """No hashes, no numbers of nodes, no paths, whatever the logs hold."""
     run.state.begin(run.config, run.place)

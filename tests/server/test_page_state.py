@@ -4,7 +4,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from unittest.mock import Mock
 
@@ -12,11 +12,15 @@ import httpx
 import pytest
 
 from medsa_model import audit_lines, figures
+from medsa_model.logs import append_metrics
 from server import page_curves, page_nodes, page_state
 from server.flower_private import NodeRow
 from server.page_lines import GrowingLines
 from server.page_nodes import Nodes
+from server.page_progress import SiteProgress
+from server.page_tables import last_contact
 from server.page_words import roughly
+from server.status import ONLINE_FOR
 from tests.server.page_run import RecordedRun
 
 
@@ -73,7 +77,7 @@ def test_a_run_from_its_start_to_its_end(run):
     assert "updates of 1 of 3 sites are here" in run.state.state()["detail"]
     assert cells(run, "west") == {
         "Site": "west", "What it does": "update of round 1 delivered", "Connected": "yes",
-        "Last contact": "never", "Loss": "0.750", "Dice": "\N{EN DASH}", "Up": "7.6 MB",
+        "Last contact": "0 s ago", "Loss": "0.750", "Dice": "\N{EN DASH}", "Up": "7.6 MB",
         "Down": "7.7 MB",
     }  # fmt: skip
     run.ask(1, "val")
@@ -94,7 +98,9 @@ def test_a_run_from_its_start_to_its_end(run):
     run.finish(4)
     state = run.state.state()
     assert state["words"] == "The run polyps is complete" and not state["over"]
-    assert state["detail"].startswith("Mean Dice over all test cases: 0.875.")
+    assert state["detail"] == (
+        "Mean Dice 0.875 (click; 30 test cases of 3 sites), worst site north 0.875."
+    )
     assert cells(run, "north")["Dice"] == "0.875 test"
     run.online = []  # they leave, and that is no trouble
     assert cells(run, "north")["What it does"] == "test scores delivered"
@@ -102,6 +108,75 @@ def test_a_run_from_its_start_to_its_end(run):
     run.state.end("", well=True)
     state = run.state.state()
     assert state["over"] and state["mood"] == "good" and len(state["events"]) == 42
+
+
+def test_the_end_tells_cases_sites_the_worst_site_and_the_report(run):
+    """Of 3 sites one never came; the mean is over cases, computed here by hand."""
+    run.sites = ("north", "south")
+    run.online = [*run.sites]
+    run.start()
+    run.whole_round(1)
+    for site, dice, cases in (("north", 0.75, 30), ("south", 0.5, 10)):
+        append_metrics(run.place, "evaluate", round=1, site=site, part="test", prompt="click",
+                       dice=dice, cases=cases)  # fmt: skip
+    (run.place / "final").mkdir()
+    told = "Mean Dice 0.688 (click; 40 test cases of 2 of 3 sites), worst site south 0.500."
+    assert run.state.state()["detail"] == told
+    (run.place / "report.html").write_text("")
+    run.state.end("", well=True)
+    state = run.state.state()
+    assert state["detail"] == f"{told} The report is report.html in the run directory."
+    assert cells(run, "west")["What it does"] == "never took part"
+    assert cells(run, "west")["Last contact"] == "never" and "trouble" not in str(state["sites"])
+    for site in run.sites:  # the SuperLink is gone, and ages would grow wrong on the screen
+        row = cells(run, site)
+        assert row["Connected"] == "no" and row["Last contact"].count(":") == 2
+        assert row["What it does"] != "never took part"
+
+
+def test_a_superlink_that_has_ended_with_the_run_is_no_problem(run, tmp_path):
+    """It ends before the page does; a coordinator that serves still needs it."""
+    run.state.nodes.answers = False
+    assert "does not answer" in run.state.state()["problem"]
+    run.state.end("It is over.")
+    assert run.state.state()["problem"] == ""
+    (tmp_path / "other").mkdir()
+    serving = RecordedRun(tmp_path / "other", serve=True)
+    serving.state.begin(serving.config, serving.place)
+    serving.state.nodes.answers = False
+    serving.state.end("It is over.")
+    assert "does not answer" in serving.state.state()["problem"]
+    serving.state.close()
+    assert serving.state.state()["problem"] == ""
+
+
+def test_who_was_connected_when_a_run_ended_early(run):
+    run.online = ["north"]
+    run.state.end("2 of 3 sites are too few.")
+    assert cells(run, "north")["Connected"] == "until the end"
+    assert cells(run, "west")["Connected"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("status", "heartbeat", "left", "message", "expected"),
+    [
+        ("online", 20, None, 1, 1), ("online", 3, None, 40, 3), ("online", 20, None, None, 20),
+        ("offline", 90, 50, 70, 50), ("offline", 90, 50, 5, 5), ("online", 9, 50, None, 9),
+        ("online", None, None, None, None), (None, None, None, 8, 8),
+    ],
+)  # fmt: skip
+def test_the_last_contact_is_the_newest_of_heartbeat_and_message(
+    status, heartbeat, left, message, expected
+):
+    """All in seconds before this moment; of a site that was deactivated that moment counts."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    before = {s: moment - timedelta(seconds=s) for s in (heartbeat, left, message, expected) if s}
+    node = status and NodeRow(
+        1, "north", b"", status, "", before[left].isoformat() if left else "",
+        before[heartbeat].timestamp() + ONLINE_FOR if heartbeat else 0.0,
+    )  # fmt: skip
+    found = last_contact(node, SiteProgress(heard=before.get(message)))
+    assert found == before.get(expected)
 
 
 def test_answers_that_are_not_used_and_a_repeated_round(run):
@@ -324,9 +399,34 @@ def test_lines_go_through_their_values():
     assert (one["site"], mean["site"]) == ("a", "") and one["path"] == mean["path"]
     (x0, y0), (x1, y1) = (map(float, p.split()) for p in one["path"][1:].split("L"))
     ticks = {tick["text"]: tick["at"] for tick in drawn["y"]}
-    assert (y0, y1) == (ticks["0"], ticks["1"])
+    assert (y0, y1) == (ticks["0.0"], ticks["1.0"])
     rounds = {tick["text"]: tick["at"] for tick in drawn["x"]}
     assert (x0, x1) == (rounds["1"], rounds["3"]) and [*rounds] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "decimals", "expected"),
+    [([0.6, 0.62, 0.64], 3, ["0.600", "0.620", "0.640"]), ([0.5, 0.5005], 3, ["0.5000", "0.5005"]),
+     ([0, 10, 20], 0, ["0", "10", "20"]), ([0, 2.5], 0, ["0.0", "2.5"]),
+     ([0, 1e-6], 3, ["0", "1e-06"])],
+)  # fmt: skip
+def test_numbers_at_an_axis_have_the_same_decimals(values, decimals, expected):
+    assert page_curves.texts(values, decimals) == expected
+
+
+@pytest.mark.parametrize("count", [2, len(page_curves.PALETTE) + 1])
+def test_a_single_validation_can_be_seen(count):
+    """A path of one point is drawn as nothing, so every line of one point has a marker there."""
+    curves = {f"site_{n}": {10: 0.5 + n / 100} for n in range(count)}
+    lines = page_curves.chart("t", curves, {10: 0.505}, 20)["lines"]
+    assert len(lines) == count + 1 and lines[-1]["colour"] == page_curves.BLACK
+    for line in lines:
+        x, y = map(float, line["path"][1:].split())
+        assert line["mark"], line["site"]
+        start = line["mark"][1:].split("L")[0].split("a")[0].split()
+        assert max(abs(x - float(start[0])), abs(y - float(start[1]))) <= 6.0
+    two = page_curves.chart("t", curves, {10: 0.505, 11: 0.5}, 20)["lines"]
+    assert two[-1]["mark"] == ""
 
 
 def test_sites_can_be_told_apart_without_colours():
