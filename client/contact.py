@@ -8,9 +8,11 @@ import time
 from dataclasses import dataclass, field
 from threading import Event, Lock
 
+import httpx
+
 from client.config import SiteConfig
 from client.connection import FinalProblem, check_connection
-from medsa_model.errors import MedsaError
+from medsa_model.errors import ConnectionProblem
 from medsa_model.logs import logger
 
 LOOK, AGAIN = 15.0, 5.0  # seconds between questions: while it answers, while it does not
@@ -39,7 +41,7 @@ def ask(config: SiteConfig, contact: Contact) -> None:
     """Ask the coordinator once; what comes of it changes `contact`."""
     try:
         check_connection(config)
-    except (MedsaError, OSError, ValueError, KeyError, TypeError) as problem:
+    except Exception as problem:  # whatever it answers must not end the thread
         failed(contact, problem)
     else:
         answered(contact)
@@ -57,14 +59,16 @@ def failed(contact: Contact, problem: Exception) -> None:
     """The coordinator has not answered, or has turned this site away (`FinalProblem`)."""
     final = isinstance(problem, FinalProblem)
     kind = "turned away" if final else "no answer"
+    if not isinstance(problem, ConnectionProblem | OSError | httpx.HTTPError):
+        kind = "another problem"  # such as a key of this site that cannot be read
     with contact.lock:
         contact.failures += 1
         contact.since = contact.since or time.time()
         if contact.told == kind or (contact.failures < FAILURES and not final):
             return
         contact.told = kind
-        if final:
-            logger.warning("%s", problem)
+        if kind != "no answer":
+            logger.warning("%s", str(problem) or type(problem).__name__)
             return
         since = time.strftime("%H:%M:%S", time.localtime(contact.since))
         logger.warning("the coordinator does not answer since %s; trying again: %s", since, problem)

@@ -6,6 +6,7 @@ the final state.
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -46,11 +47,13 @@ def keep_result(
         if place.exists():
             place.rename(before)
         draft.rename(place)
+        to_disk(results)
         shutil.rmtree(before, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         if before.exists() and not place.exists():
-            before.rename(place)
+            with suppress(OSError):
+                before.rename(place)
         logger.warning(
             "the result of run %s cannot be kept (%s): ask the coordinator for the two files of "
             "the adapter", config.name, getattr(error, "strerror", None) or error,

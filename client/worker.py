@@ -192,13 +192,14 @@ def told(message: Message, reply: Message, seconds: float) -> str:
     metrics = reply.content.metric_records.get("metrics")
     if settings is None or metrics is None:
         return f"{kind}, round {number}, {took}: answered"
+    run = RunConfig.model_validate_json(str(settings["run"]))  # the app took it
     count = metrics["num-examples"]
-    done = f"{count} {settings.get('part')!s} case{'' if count == 1 else 's'} scored"
+    about = "about " if run.privacy else ""  # rounded before it was told
+    done = f"{about}{count} {settings.get('part')!s} case{'' if count == 1 else 's'} scored"
     if kind == MessageType.TRAIN:
         loss = metrics.get("loss")  # there is none under differential privacy
         done = "trained" if loss is None else f"trained, loss {loss:.3f}"
-    rounds = RunConfig.model_validate_json(str(settings["run"])).rounds  # the app took it
-    return f"round {number} of {rounds}: {done}, {took}"
+    return f"round {number} of {run.rounds}: {done}, {took}"
 
 
 def failed(message: Message, error: Exception) -> Message:

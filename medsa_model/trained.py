@@ -168,6 +168,12 @@ def check_described(trained: Trained) -> None:
                 model.class_embedding = nn.Embedding(named, architecture.decoder_width)
     except ValueError as error:  # blocks that the backbone has not
         raise ManifestError(f"the adapter's configuration asks for {error}") from error
+    except RuntimeError as error:  # of a kind of somebody's own
+        raise ManifestError(
+            f"adapter kind {trained.adapter.kind} reads weights while it is put in "
+            f"({type(error).__name__}), but shapes are checked before there are any; let its "
+            "inject work on the meta device"
+        ) from error
     described = manifest_of(model, said.base_sha256, section.frame)
     if (described.shapes, described.image_size) != (said.shapes, said.image_size):
         raise ManifestError(_another_model(trained, described.sha256))

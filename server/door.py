@@ -31,6 +31,7 @@ from server.stamps import Keys as Keys
 from server.stamps import Refusal, Stamps, check_stamp
 
 FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # no dots, no second encoding: it is passed on as it is
+GET_RUN = "/v1/fleet/get-run"
 WITHOUT_WORK = (PULL, HEARTBEAT)  # what a site asks whose work did not arrive
 REFUSED = "x-medsa-door"  # header of an answer by the door itself
 SITE = "x-medsa-site"  # header of an answer to a site: the name that its key was registered for
@@ -133,7 +134,8 @@ class Door:
             elif path == PUSH_OBJECT:
                 self.load.add_part(site, len(body), self.largest_answer)
             handed = self.handed[headers[PUBLIC_KEY_HEADER]]
-            if path not in WITHOUT_WORK:
+            # a question about no run is the site's own, whether this door is open
+            if path not in WITHOUT_WORK and not (path == GET_RUN and not body):
                 handed.answer = None
             kept = {
                 name: value for name, value in headers.items()

@@ -62,14 +62,14 @@ def remove_drafts(out: Path) -> None:
 
 
 def _holds_no_mask(out: Path, there: Iterable[str]) -> bool:
-    """Whether `out` holds only what a call leaves in which every case failed, or that was stopped
-    before the first: nobody loses anything with it."""
+    """Whether `out` holds only what a call leaves in which every case failed: nobody loses anything
+    with it. `volumes.csv` comes last: without it another call may be at its first case."""
     names = set(there)
     folders = [out / name for name in names & FOLDERS]
     if any(not each.is_dir() or each.is_symlink() or any(each.iterdir()) for each in folders):
         return False
     files = names - FOLDERS - DRAFTS
-    return not files or (files <= {FACTS, VOLUMES} and _cases(out) == {})
+    return not files or (files == {FACTS, VOLUMES} and _cases(out) == {})
 
 
 def _cases(out: Path) -> object:

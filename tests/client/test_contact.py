@@ -12,7 +12,7 @@ from client import join
 from client.config import SiteConfig
 from client.connection import FinalProblem
 from client.contact import Contact, ask
-from medsa_model.errors import ConnectionProblem
+from medsa_model.errors import ConfigError, ConnectionProblem
 
 REFUSED = ConnectionProblem("host:9092 cannot be reached (Connection refused)")
 RESTARTING = ConnectionProblem("the coordinator at host:9092 is not ready (HTTP 503)")
@@ -69,6 +69,13 @@ def test_one_question_that_is_lost_is_nothing(said, monkeypatch, caplog):
 def test_that_a_site_is_turned_away_is_told_as_such_and_at_once(said, monkeypatch, caplog):
     told = heard(monkeypatch, caplog, None, TURNED_AWAY, TURNED_AWAY, None)
     assert told == [str(TURNED_AWAY), "the coordinator is back"]
+
+
+def test_a_problem_of_the_site_is_not_laid_at_the_coordinator(said, monkeypatch, caplog):
+    """Such as a key that cannot be read any more; and nothing ends the questions."""
+    own = ConfigError("key site.key cannot be read")
+    told = heard(monkeypatch, caplog, None, own, own, own, RecursionError("deep"), None)
+    assert told == [str(own), "the coordinator is back"]
 
 
 def test_before_the_first_contact_every_try_is_told_and_later_none(said, monkeypatch, caplog):

@@ -105,6 +105,23 @@ def test_an_order_that_is_refused_replaces_nothing(site, tmp_path, monkeypatch):
     assert kept.read_bytes() == before
 
 
+def test_a_disk_that_cannot_rename_any_more_keeps_nobody_from_answering(site, monkeypatch):
+    has = built(CONFIG)
+    keep_result(site.results, CONFIG, has.initial, has.manifest)
+    left = {"moves": 1}
+    rename = Path.rename
+
+    def read_only(self: Path, target: Path) -> Path:
+        if not self.name.endswith(".json.draft"):
+            left["moves"] -= 1
+            if left["moves"] < 0:
+                raise OSError(30, "Read-only file system")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", read_only)
+    assert keep_result(site.results, CONFIG, has.initial, has.manifest) is None
+
+
 @pytest.mark.parametrize("fails", ["draft", "space"])
 def test_when_the_new_one_cannot_be_put_there_the_old_one_stays(site, fails, monkeypatch):
     has = built(CONFIG)

@@ -326,3 +326,13 @@ def test_a_round_is_one_line_of_the_log(kind, metrics, expected):
     else:
         reply = Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=asked)
     assert told(asked, reply, 12.04) == expected
+
+
+def test_a_number_that_was_rounded_for_privacy_is_not_told_as_exact():
+    asked = message("evaluate")
+    asked.metadata.__dict__["_group_id"] = "1"
+    private = {"epsilon": 8.0, "delta": 1e-3, "sampling_rate": 0.5}
+    run = {"name": "small", "rounds": 2, "data": {"kind": "synthetic"}, "privacy": private}
+    asked.content["config"] = ConfigRecord({"run": json.dumps(run), "part": "val"})
+    reply = Message(RecordDict({"metrics": MetricRecord({"num-examples": 10})}), reply_to=asked)
+    assert told(asked, reply, 3.0) == "round 1 of 2: about 10 val cases scored, 3.0 s"

@@ -202,6 +202,13 @@ def test_another_backbone_is_refused_with_both_hashes(trained, tmp_path):
     )
 
 
+def test_an_adapter_that_reads_weights_while_it_is_put_in_is_told(trained, monkeypatch):
+    """A kind of somebody's own: shapes are checked where weights have no values."""
+    monkeypatch.setattr(Msa, "inject", lambda self, model, seed: next(model.parameters()).item())
+    with pytest.raises(ManifestError, match=r"kind msa reads weights.*the meta device"):
+        build_trained(trained, None, CPU)
+
+
 def test_an_adapter_of_a_file_of_its_own_needs_that_file(trained, tmp_path):
     """One that was trained on a vit_tiny that is not the embedded one."""
     own = replace(trained, manifest=replace(trained.manifest, base_sha256="0" * 64))
