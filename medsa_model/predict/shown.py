@@ -52,7 +52,8 @@ def show_end(
     if scored:
         for name, values in _dice(answers).items():
             mean = f"{fmean(values):.3f}" if values else "undefined"
-            console.print(f"Dice of {name}: {mean} (mean of {len(values)} cases)", soft_wrap=True)
+            of = "1 case" if len(values) == 1 else f"mean of {len(values)} cases"
+            console.print(f"Dice of {name}: {mean} ({of})", soft_wrap=True)
     console.print(f"{len(answers)} of {total} cases: {out / MASKS}", soft_wrap=True)
     if report:
         console.print(f"Report, for this site alone: {out / PAGE}", soft_wrap=True)
