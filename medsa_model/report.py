@@ -32,7 +32,7 @@ from medsa_model.report_participation import (
 from medsa_model.report_result import references_in_words, result_in_words
 from medsa_model.report_run import Run, read_run
 from medsa_model.report_structures import structures_table
-from medsa_model.report_timeline import timeline_of
+from medsa_model.report_timeline import Timeline, timeline_of
 from medsa_model.report_values import (
     ROW_LABELS,
     Json,
@@ -89,6 +89,8 @@ def _render(run: Run, drawn: list[str], mean: dict[int, float]) -> str:
     script = (TEMPLATES / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rejected = run.of("rejected")
+    timeline = timeline_of(run.events, runs.sites_of(run))
+    took_part = participation_in_words(timeline)
     return environment.get_template("report.html.j2").render(
         style=(TEMPLATES / "report.css").read_text("utf-8"),
         script=script,
@@ -106,14 +108,15 @@ def _render(run: Run, drawn: list[str], mean: dict[int, float]) -> str:
         structures=runs.count_of_structures(run),
         config=without_places(run.config),
         main_prompt=runs.main_prompt(run),
-        **_head(run, mean),
+        took_part=took_part,
+        **_head(run, mean, took_part),
         **_scores(run),
-        **_sites(run),
+        **_sites(run, timeline),
         **costs_of(run),
     )
 
 
-def _head(run: Run, mean: dict[int, float]) -> Json:
+def _head(run: Run, mean: dict[int, float], took_part: str) -> Json:
     """Title, facts in one line, and the result in words."""
     done, prompt = runs.rounds_done(run), runs.main_prompt(run)
     rounds = str(run.summary.get("rounds") or run.configured("rounds"))
@@ -128,7 +131,6 @@ def _head(run: Run, mean: dict[int, float]) -> Json:
         "Date": f"{runs.last_change(run):%Y-%m-%d %H:%M}",
     }
     prompts = runs.rows_by_prompt(run)
-    took_part = participation_in_words(timeline_of(run.events, runs.sites_of(run)))
     if run.simulated or any("federated" not in rows for rows in prompts.values()):
         references = {each: runs.references(run, each) for each in prompts}
         sentences = result_in_words(prompts, references, seed)
@@ -202,9 +204,8 @@ def _scores(run: Run) -> Json:
     }
 
 
-def _sites(run: Run) -> Json:
+def _sites(run: Run, timeline: Timeline) -> Json:
     """Who took part when, at what cost; the figure where it shows more than full rows."""
-    timeline = timeline_of(run.events, runs.sites_of(run))
     there = bool(timeline.rounds and timeline.sites)
     costs = costs_table(timeline, run.events)
     # where all delivered always, a sentence says it
@@ -218,5 +219,4 @@ def _sites(run: Run) -> Json:
         "more_rounds": max(0, len(timeline.rounds) - MOST_ROUNDS),
         "participation": by_site if there else [],
         "incomplete": incomplete if incomplete.rows else None,
-        "took_part": participation_in_words(timeline),
     }

@@ -7,12 +7,16 @@ import asyncio
 import functools
 import ipaddress
 import socket
+import time
+from threading import Thread
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+STARTS = 10.0  # seconds for a server to begin listening
 
 
 class Listener(socket.socket):
@@ -101,3 +105,13 @@ class Server(uvicorn.Server):
                 ssl_shutdown_timeout=self.seconds,
             )  # fmt: skip
         await super().startup(sockets)
+
+    def start(self, listener: socket.socket) -> Thread:
+        """Serve at `listener` in a thread; after at most `STARTS` seconds `started` says whether
+        it listens."""
+        thread = Thread(target=self.run, args=([listener],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + STARTS
+        while thread.is_alive() and not self.started and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return thread

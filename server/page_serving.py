@@ -17,7 +17,6 @@ from server.page import known_hosts, make_app
 from server.page_state import PageState
 from server.page_words import INTERRUPTED
 
-STARTS = 10.0  # seconds to begin listening
 HEAD = 10.0  # seconds for the head of a request
 PER_ADDRESS = 20  # most connections of one address; each further one is closed at once
 CONNECTIONS = 100  # most of all addresses; so that the coordinator has descriptors for its work
@@ -72,11 +71,7 @@ def listen(state: PageState, host: str, port: int) -> tuple[uvicorn.Server, Thre
         server_header=False, timeout_keep_alive=10, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = Server(config, HEAD)
-    thread = Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + STARTS
-    while thread.is_alive() and not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
+    thread = server.start(listener)
     if not server.started:
         listener.close()
         raise FederationError(f"--page: the live page at {shown} did not open")

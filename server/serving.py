@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 from threading import Thread
 
@@ -13,7 +12,6 @@ from server.config import Federation
 from server.connections import Connection, Listener, Server
 from server.door import Door
 
-STARTS = 10.0  # seconds to begin listening
 CONNECTIONS = 1000  # most connections at once
 PER_ADDRESS = 64  # most of one address; a site has three, and some that broke and do not know it
 HEAD = 10.0  # seconds for TLS to be agreed on, and again for the head of a request
@@ -69,11 +67,7 @@ def open_door(
             f"cannot listen at {address.listen}:{port}: {error.strerror}; choose another "
             "address.listen or address.listen_port, or end the program that uses it"
         ) from error
-    thread = Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + STARTS
-    while thread.is_alive() and not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
+    thread = server.start(listener)
     if not server.started:
         raise FederationError(f"the door at {address.listen}:{port} did not open")
     return Serving(door, server, thread)

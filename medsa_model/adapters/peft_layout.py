@@ -16,18 +16,14 @@ and `mask_decoder`, `sam.class_embedding = nn.Embedding(structures, sam.prompt_e
 and appends the row of a structure to the sparse embeddings that the mask decoder gets.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medsa_model.adapters.lora import Lora
-from medsa_model.errors import CheckpointError, ManifestError
+from medsa_model.errors import ManifestError
 from medsa_model.shown import clean, short
 
 PREFIX = "base_model.model."
@@ -111,28 +107,6 @@ def from_peft(
         for part, piece in parts.items():
             state[_name(module, part, matrix)] = piece
     return state
-
-
-def write_peft(folder: Path, state: Mapping[str, Tensor], lora: Lora) -> None:
-    """Write both files into `folder`, which must exist."""
-    tensors, config = to_peft(state, lora)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def read_peft(folder: Path, lora: Lora) -> dict[str, Tensor]:
-    """What `from_peft` makes of `folder`; raises `CheckpointError` or `ManifestError`."""
-    try:
-        tensors = load_file(folder / WEIGHTS)
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{folder.name} cannot be read as LoRA weights ({type(error).__name__}); expected "
-            f"{WEIGHTS} and {CONFIG} of PEFT"
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{CONFIG}: expected keys and values, found {type(config).__name__}")
-    return from_peft(tensors, config, lora)
 
 
 def _config(lora: Lora, names: bool) -> dict[str, object]:

@@ -127,12 +127,10 @@ def requests_of(options: argparse.Namespace, task: Task, found: Found) -> dict[s
         marks, lacking = marks_of_file(options.prompts, task, structures, cases)
     elif options.rough:
         rough = masks_of_cases(options.rough, "--rough", cases)
-        there = listed(sorted(find_masks(options.rough, "--rough")))
-        lacking = {
-            case: f"--rough has no mask with its name; masks there: {there}"
-            for case in cases
-            if case not in rough
-        }
+        if others := [case for case in cases if case not in rough]:
+            there = listed(sorted(find_masks(options.rough, "--rough")))
+            why = f"--rough has no mask with its name; masks there: {there}"
+            lacking = dict.fromkeys(others, why)
         if "box" not in task.prompts:
             logger.warning(
                 "the adapter was not trained on boxes (but on %s), which --rough gives: look at "

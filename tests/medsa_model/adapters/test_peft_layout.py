@@ -3,26 +3,38 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from medsa_model.adapters import Lora, Msa
 from medsa_model.adapters.peft_layout import (
     from_peft,
     low_rank_state,
-    read_peft,
     to_peft,
-    write_peft,
 )
-from medsa_model.errors import CheckpointError, ManifestError
+from medsa_model.errors import ManifestError
 from medsa_model.prompts import collate
 from medsa_model.state import adapter_state, load_adapter_state
 
 SECTIONS = [
     Lora(), Lora(targets="qkv", rank=3, alpha=6.0), Lora(frozen_a=True), Lora(decoder=False)
 ]  # fmt: skip
+
+
+def write(folder: Path, state: dict[str, torch.Tensor], section: Lora) -> None:
+    """Both files, as an export has them."""
+    tensors, config = to_peft(state, section)
+    files = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(files, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def read(folder: Path, section: Lora) -> dict[str, torch.Tensor]:
+    config = json.loads((folder / "adapter_config.json").read_text())
+    return from_peft(load_file(folder / "adapter_model.safetensors"), config, section)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -32,7 +44,7 @@ def test_the_written_files_mean_the_same_model(section, tiny, shake, volumes, cl
     before = merged(image, clicks(3))
     section.inject(tiny.model, 0)
     shake(tiny.model, 0.3)
-    write_peft(tmp_path, low_rank_state(tiny.model), section)
+    write(tmp_path, low_rank_state(tiny.model), section)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     tensors, _ = to_peft(low_rank_state(tiny.model), section)
     for name in tensors:
@@ -56,8 +68,8 @@ def test_what_was_written_is_read_bit_for_bit(section, tiny, shake, tmp_path):
     section.inject(tiny.model, 0)
     shake(tiny.model)
     state = low_rank_state(tiny.model)
-    write_peft(tmp_path, state, section)
-    found = read_peft(tmp_path, section)
+    write(tmp_path, state, section)
+    found = read(tmp_path, section)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
@@ -132,20 +144,6 @@ def test_a_list_of_targets_that_is_none_is_refused(modules, tiny):
         from_peft(tensors, config | {"target_modules": modules}, Lora(decoder=False))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
-def test_damaged_files_are_refused(content, tiny, tmp_path):
-    Lora().inject(tiny.model, 0)
-    write_peft(tmp_path, adapter_state(tiny.model), Lora())
-    (tmp_path / "adapter_config.json").write_text(content)
-    with pytest.raises(CheckpointError, match="adapter_config"):
-        read_peft(tmp_path, Lora())
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="cannot be read as LoRA weights"):
-        read_peft(tmp_path / "nowhere", Lora())
-
-
 def test_a_read_state_gives_the_same_answer(tiny, shake, volumes, clicks):
     Lora().inject(tiny.model, 0)
     shake(tiny.model)
@@ -170,13 +168,13 @@ def test_names_of_structures_are_a_module_that_peft_trains_whole(section, tiny, 
     shake(tiny.model)
     state = low_rank_state(tiny.model)
     names = tiny.model.class_embedding.weight.detach()
-    write_peft(tmp_path, state, section)
+    write(tmp_path, state, section)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     assert set(tensors) - set(plain) == {NAMES} and torch.equal(tensors[NAMES], names)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config == without | {"modules_to_save": ["class_embedding"]}
     assert without["modules_to_save"] is None
-    found = read_peft(tmp_path, section)
+    found = read(tmp_path, section)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
